@@ -1,0 +1,40 @@
+# The commands of this repository. `make test` and `make check` must pass before anything is merged.
+
+BIN := target/release
+
+.PHONY: run test check bench stress docs setup fmt
+
+## run: the gateway with a live demo feed on http://127.0.0.1:8080
+run:
+	cargo run --release
+
+## test: install what the tests need, then run all of them
+test: setup
+	cargo build --release --workspace
+	cargo test --workspace --all-features
+
+## check: formatting, lints, documentation, dependencies
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny@0.20.2
+	cargo deny check bans licenses sources
+
+## bench: measure the budgets beside the bare loop and write docs/performance.md
+bench:
+	cargo build --release --workspace
+	$(BIN)/tickcast-load bench --server $(BIN)/tickcast --out docs/performance.md
+
+## docs: write the generated pages anew
+docs:
+	TICKCAST_BLESS=1 cargo test -p tickcast --lib -q
+	TICKCAST_BLESS=1 cargo test -p tickcast-protocol -q
+
+## setup: what the tests need beside the Rust toolchain, Node.js and Python
+setup:
+	scripts/setup
+
+## fmt: format everything
+fmt:
+	cargo fmt --all

@@ -1,0 +1,199 @@
+//! The admin listener: metrics and health, on a port of its own.
+//!
+//! It runs on the main runtime, so a worker that is busy does not delay it. A request has one connection and one answer,
+//! within a time bound: whatever connects here (a scraper, a probe, something lost) can neither hold a place for long
+//! nor take more of them than there are. What is refused on the public listener before it is served,
+//! [`too_many_connections`], is written here too.
+
+mod health;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::fmt::{self, Write as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tickcast_protocol::ErrorCode;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::health::Purpose;
+use crate::api::problem::Problem;
+use crate::node::Node;
+
+/// Connections served at once: a few scrapers and probes need one each, for a moment. Beyond it the kernel's backlog
+/// holds new ones until one has ended.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Time for a request's header to arrive.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for everything: the header, the answer, and the client taking it. A scrape takes milliseconds.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after an accept that failed, for example because all file descriptors are in use.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Every route here is only read.
+const METHODS: &str = "GET, HEAD";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves the admin listener until `stop` is cancelled.
+pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
+    // Connections that are still open at the end go with the set.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_ended) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((socket, _peer)) => {
+                    connections.spawn(serve_connection(socket, Arc::clone(&node)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting an admin connection failed; trying again in 100 ms");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_connection(socket: TcpStream, node: Arc<Node>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let node = Arc::clone(&node);
+        async move { Ok::<_, Infallible>(answer(&node, request.method(), request.uri()).await) }
+    });
+    let connection = http1::Builder::new()
+        // Without a timer hyper ignores the timeout.
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(socket), service);
+    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended early"),
+        Err(_elapsed) => tracing::debug!("an admin connection took too long"),
+    }
+}
+
+/// Answers a request. hyper leaves the body of an answer to HEAD out and keeps its length.
+async fn answer(node: &Arc<Node>, method: &Method, uri: &Uri) -> Answer {
+    let path = uri.path();
+    if !matches!(path, "/metrics" | "/livez" | "/readyz") {
+        return not_found();
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Problem::method_not_allowed(METHODS).into_response();
+    }
+    match path {
+        "/metrics" => metrics(Arc::clone(node)).await,
+        "/readyz" => ready(node, uri.query()),
+        // Alive is whoever answers. That a broker is down is no reason to restart a node.
+        _ => json(StatusCode::OK, r#"{"status":"ok"}"#.into()),
+    }
+}
+
+/// The metrics. Reading them asks the operating system about every open file on older kernels, so it is done beside the
+/// runtime that accepts connections.
+async fn metrics(node: Arc<Node>) -> Answer {
+    let rendered = tokio::task::spawn_blocking(move || node.metrics.render(&node)).await;
+    match rendered {
+        Ok(Ok(text)) => {
+            with_body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+        }
+        Ok(Err(error)) => broken(&error),
+        Err(error) => broken(&error),
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Answer {
+    tracing::error!(error, "the metrics could not be written");
+    with_body(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "text/plain; charset=utf-8",
+        format!("{error}\n").into(),
+    )
+}
+
+fn ready(node: &Node, query: Option<&str>) -> Answer {
+    let purpose = match query.unwrap_or_default() {
+        "" | "for=publish" => Purpose::Publish,
+        "for=subscribe" => Purpose::Subscribe,
+        other => {
+            let detail =
+                format!("`?{other}` is not known here; `?for=` is `publish` or `subscribe`");
+            return Problem::new(ErrorCode::BadOption, detail).into_response();
+        }
+    };
+    let report = health::report(node, purpose);
+    let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // Words and truth values always serialize; the status says it without a body too.
+    json(status, serde_json::to_vec(&report).unwrap_or_default().into())
+}
+
+/// Shorter than on the public listener, whose routes its hint names.
+fn not_found() -> Answer {
+    let text = r#"{"status":404,"code":"not_found","hint":"The routes here are /metrics, /livez and /readyz."}"#;
+    with_body(StatusCode::NOT_FOUND, "application/problem+json", text.into())
+}
+
+fn json(status: StatusCode, body: Bytes) -> Answer {
+    with_body(status, "application/json", body)
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // All of it is true only now.
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// The whole answer to a connection beyond the bound, which is not read from: no HTTP connection is made for it.
+pub(crate) fn too_many_connections() -> String {
+    let problem =
+        Problem::new(ErrorCode::TooManyConnections, "this node has as many connections as it may");
+    let mut answer = problem.into_response();
+    let body = body_of(&mut answer);
+    let mut text = format!("HTTP/1.1 {}\r\n", answer.status());
+    for (name, value) in answer.headers() {
+        append(&mut text, format_args!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+    }
+    append(
+        &mut text,
+        format_args!("content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()),
+    );
+    text
+}
+
+/// The body of an answer that is all there.
+fn body_of(answer: &mut Answer) -> String {
+    let mut context = Context::from_waker(Waker::noop());
+    match Pin::new(answer.body_mut()).poll_frame(&mut context) {
+        Poll::Ready(Some(Ok(frame))) => {
+            let data = frame.into_data().unwrap_or_default();
+            String::from_utf8_lossy(&data).into_owned()
+        }
+        Poll::Ready(_) | Poll::Pending => String::new(),
+    }
+}
+
+fn append(text: &mut String, what: fmt::Arguments<'_>) {
+    let written = text.write_fmt(what);
+    debug_assert!(written.is_ok(), "writing into a string cannot fail");
+}

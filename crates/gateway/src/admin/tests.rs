@@ -1,0 +1,211 @@
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde_json::{Value, json};
+use tickcast_broker::{MemoryBroker, MemoryLimits};
+use tickcast_hub::{Hub, HubLimits, Inbox};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::Config;
+use crate::metrics::{Metrics, WorkerCell, WorkerCounters};
+use crate::node::{Intake, Rules};
+use crate::server::Connections;
+
+/// A node with one worker that never ran.
+fn node() -> (Arc<Node>, Arc<WorkerCell>) {
+    let config = Config::default();
+    let inboxes = vec![Arc::new(Inbox::new(64, || {}))];
+    let cell = Arc::new(WorkerCell::default());
+    let metrics = Arc::new(Metrics::new(vec![Arc::clone(&cell)], inboxes.clone()));
+    let limits = HubLimits { log_bytes: config.hub.log_memory.bytes() };
+    let hub = Arc::new(Hub::new(limits, Arc::new(Rules(config.clone())), inboxes, || {}));
+    let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics));
+    let broker = Arc::new(MemoryBroker::new(MemoryLimits::default(), Arc::new(intake)));
+    let connections = Arc::new(Connections::new(10));
+    let is_stopping = AtomicBool::new(false);
+    (Arc::new(Node { config, hub, broker, metrics, connections, is_stopping }), cell)
+}
+
+/// An admin listener, and what ends it.
+struct Running {
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+async fn start(node: &Arc<Node>) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let task = tokio::spawn(serve(listener, Arc::clone(node), stop.clone()));
+    Running { address, stop, task }
+}
+
+impl Running {
+    /// Sends a request and gives the head and the body of the answer, read until the node closes.
+    async fn ask(&self, request_line: &str) -> (String, String) {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{request_line} HTTP/1.1\r\nhost: a\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    async fn ready(&self, query: &str) -> (u16, Value) {
+        let (head, body) = self.ask(&format!("GET /readyz{query}")).await;
+        assert!(head.contains("content-type: application/json"), "{head}");
+        assert!(head.contains("cache-control: no-store"), "{head}");
+        (status(&head), serde_json::from_str(&body).unwrap())
+    }
+}
+
+fn status(head: &str) -> u16 {
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_node_is_alive_whatever_happens() {
+    let (node, _) = node();
+    let admin = start(&node).await;
+    node.metrics.set_broker_up(false);
+    node.is_stopping.store(true, Relaxed);
+    let (head, body) = admin.ask("GET /livez").await;
+    assert_eq!((status(&head), body.as_str()), (200, r#"{"status":"ok"}"#));
+}
+
+#[tokio::test]
+async fn readiness_follows_the_broker_and_the_end_of_the_node() {
+    let (node, _) = node();
+    let admin = start(&node).await;
+    let report = |status: &str, degraded: bool, draining: bool, broker: &str, reasons: &[&str]| json!({ "status": status, "degraded": degraded, "draining": draining, "broker": broker, "reasons": reasons });
+
+    node.metrics.set_broker_up(true);
+    let fine = report("ready", false, false, "up", &[]);
+    for query in ["", "?for=publish", "?for=subscribe"] {
+        assert_eq!(admin.ready(query).await, (200, fine.clone()), "{query}");
+    }
+
+    node.metrics.set_broker_up(false);
+    let down = ["broker_down"];
+    assert_eq!(admin.ready("").await, (503, report("not_ready", false, false, "down", &down)));
+    assert_eq!(
+        admin.ready("?for=subscribe").await,
+        (200, report("ready", true, false, "down", &down))
+    );
+
+    node.is_stopping.store(true, Relaxed);
+    let both = report("not_ready", false, true, "down", &["draining", "broker_down"]);
+    node.metrics.set_broker_up(true);
+    let draining = report("not_ready", false, true, "up", &["draining"]);
+    for query in ["", "?for=subscribe"] {
+        assert_eq!(admin.ready(query).await, (503, draining.clone()), "{query}");
+    }
+    node.metrics.set_broker_up(false);
+    assert_eq!(admin.ready("?for=subscribe").await, (503, both));
+}
+
+#[tokio::test]
+async fn metrics_show_what_the_node_holds_now() {
+    let (node, cell) = node();
+    let admin = start(&node).await;
+    cell.set(&WorkerCounters { connections: 3, ..WorkerCounters::default() });
+    for _ in 0..5 {
+        node.connections.acquire();
+    }
+    node.metrics.set_broker_up(true);
+    let (head, body) = admin.ask("GET /metrics").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    for line in [
+        "tickcast_connections{transport=\"http\"} 2",
+        "tickcast_connections{transport=\"websocket\"} 3",
+        "tickcast_connections_max 10",
+        "tickcast_broker_up{broker=\"memory\"} 1",
+        "tickcast_ready 1",
+        "tickcast_hub_log_max_bytes 268435456",
+        "tickcast_hub_inbox_max_items 16384",
+    ] {
+        assert!(body.lines().any(|other| other == line), "{line} is not in\n{body}");
+    }
+}
+
+#[tokio::test]
+async fn other_requests_are_refused_with_a_reason() {
+    let (node, _) = node();
+    let admin = start(&node).await;
+    for (request, code, word) in [
+        ("GET /", 404, "not_found"),
+        ("POST /healthz", 404, "not_found"),
+        ("GET /metrics/", 404, "not_found"),
+        ("POST /metrics", 405, "method_not_allowed"),
+        ("OPTIONS /readyz", 405, "method_not_allowed"),
+        ("GET /readyz?for=all", 400, "bad_option"),
+        ("GET /readyz?fro=subscribe", 400, "bad_option"),
+    ] {
+        let (head, body) = admin.ask(request).await;
+        let document: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status(&head), &document["code"]), (code, &json!(word)), "{request}");
+        assert_eq!(document["status"], code, "{request}");
+        assert!(head.contains("content-type: application/problem+json"), "{request}: {head}");
+        assert_eq!(code == 405, head.contains("allow: GET, HEAD"), "{request}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn head_has_the_length_but_no_body() {
+    let (node, _) = node();
+    let admin = start(&node).await;
+    let (head, body) = admin.ask("HEAD /livez").await;
+    assert!(head.contains("content-length: 15"), "{head}");
+    assert_eq!((status(&head), body.as_str()), (200, ""));
+}
+
+/// More connections than may be served come, and say nothing: the next one waits, and is served once some have gone.
+#[tokio::test]
+async fn silent_connections_do_not_grow_without_bound() {
+    let (node, _) = node();
+    let admin = start(&node).await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        silent.push(TcpStream::connect(admin.address).await.unwrap());
+    }
+    let mut asking = std::pin::pin!(admin.ask("GET /livez"));
+    let waited = tokio::time::timeout(Duration::from_millis(200), asking.as_mut()).await;
+    assert!(waited.is_err(), "served beyond the bound");
+    drop(silent);
+    let (head, _) = asking.await;
+    assert_eq!(status(&head), 200);
+}
+
+#[tokio::test]
+async fn the_listener_ends_with_its_token() {
+    let (node, _) = node();
+    let admin = start(&node).await;
+    let mut open = TcpStream::connect(admin.address).await.unwrap();
+    // An answer shows that the connection before it was accepted.
+    admin.ask("GET /livez").await;
+    admin.stop.cancel();
+    admin.task.await.unwrap();
+    assert_eq!(open.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    assert!(TcpStream::connect(admin.address).await.is_err());
+}
+
+#[test]
+fn the_refusal_of_a_connection_is_a_whole_answer() {
+    let answer = too_many_connections();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+    for header in [
+        "content-type: application/problem+json",
+        "retry-after: 5",
+        "connection: close",
+        &format!("content-length: {}", body.len()),
+    ] {
+        assert!(head.lines().any(|line| line == header), "{header} is not in\n{head}");
+    }
+    let document: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(document["code"], "too_many_connections");
+    assert_eq!(document["status"], 503);
+}

@@ -1,0 +1,450 @@
+//! The command line: every verb and flag, and the verbs that are clients of a gateway.
+//!
+//! `main` parses a [`Cli`] and runs the node for [`Command::Dev`] and [`Command::Serve`]; the client verbs run here and
+//! use nothing but the public HTTP and WebSocket interface, as any other client would.
+//! Exit codes: 0 done, 1 failed, 2 the command line itself is wrong.
+
+mod client;
+mod publish;
+mod subscribe;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tickcast_protocol::{Mode, Position, Rate, Topic};
+
+pub use client::{Target, TargetError};
+
+use crate::config::Flags;
+
+/// Everything that was said on the command line.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "tickcast",
+    version,
+    about = "A pub/sub gateway for live tickers.",
+    long_about = "A pub/sub gateway for live tickers.\n\nWithout a command it runs `dev`: a node on this machine with a live demo feed.",
+    after_help = "Environment: TICKCAST__SECTION__KEY sets any setting (see docs/config.md), NO_COLOR turns colors off."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+impl Cli {
+    /// The verb; without one it is `dev`.
+    pub fn command(&self) -> Command {
+        self.command.clone().unwrap_or_else(|| Command::Dev(DevArgs::default()))
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run a node for trying things out: open to this machine, with a live demo feed
+    Dev(DevArgs),
+    /// Run a node
+    Serve(NodeArgs),
+    /// Publish: one payload, or one per line of standard input
+    Pub(PublishArgs),
+    /// Subscribe to topics and print what arrives
+    Sub(SubscribeArgs),
+}
+
+/// Flags of a node. Each stands above the same setting in the environment and in the file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NodeArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address of the public listener [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+
+    /// Address of the admin listener [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Worker threads; 0 is one per core [default: 0]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// Open connections at most; 0 is as many as the limit on open files allows [default: 0]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// Listen on addresses that are not loopback, although anyone who reaches them may publish
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// `compact` or `json` [default: compact]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// What is logged, such as `debug` or `info,tickcast=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+impl NodeArgs {
+    /// The settings that were given.
+    pub fn flags(&self) -> Flags {
+        let given = [
+            ("--listen", "server.listen", self.listen.map(|address| address.to_string())),
+            (
+                "--admin-listen",
+                "server.admin_listen",
+                self.admin_listen.map(|address| address.to_string()),
+            ),
+            ("--workers", "server.workers", self.workers.map(|count| count.to_string())),
+            (
+                "--max-connections",
+                "server.max_connections",
+                self.max_connections.map(|count| count.to_string()),
+            ),
+            ("--insecure", "server.insecure", self.insecure.then(|| "true".to_owned())),
+            ("--log-format", "log.format", self.log_format.clone()),
+            ("--log-filter", "log.filter", self.log_filter.clone()),
+        ];
+        let mut flags = Flags::default();
+        for (flag, key, value) in given {
+            if let Some(value) = value {
+                flags.set(flag, key, value);
+            }
+        }
+        flags
+    }
+}
+
+/// Flags of `dev`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DevArgs {
+    /// The flags of any node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// Seed of the demo feed: equal seeds give equal feeds
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Run without the demo feed
+    #[arg(long)]
+    pub no_feed: bool,
+}
+
+impl DevArgs {
+    /// The settings that were given, and what `dev` opens: pages of any origin, publishing over WebSocket.
+    pub fn flags(&self) -> Flags {
+        let mut flags = self.node.flags();
+        flags.set("dev", "cors.origins", r#"["*"]"#);
+        flags.set("dev", "websocket.publish", "true");
+        flags
+    }
+}
+
+/// Flags of every client verb.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// The gateway to talk to
+    #[arg(
+        long,
+        env = "TICKCAST__CLIENT__URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    pub url: Target,
+}
+
+/// Flags of `pub`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  tickcast pub stocks.AAPL '{\"px\":189.31}'
+  some-feed | tickcast pub stocks.AAPL
+  tickcast pub --file ticks.ndjson --rate 500     lines of {\"topic\":…,\"data\":…}
+
+Every publication carries an idempotency key, so a retry after a lost answer never publishes twice.
+Publications of one topic keep their order; those of different topics may overtake each other.")]
+pub struct PublishArgs {
+    /// Where to publish.
+    #[command(flatten)]
+    pub client: ClientArgs,
+
+    /// The topic; left out with --file
+    #[arg(value_parser = topic, required_unless_present = "file", conflicts_with = "file")]
+    pub topic: Option<Topic>,
+
+    /// The payload; without it every line of standard input is one
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub payload: Option<String>,
+
+    /// Publish the lines of a file, each {"topic":…,"data":…}; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Publish payloads as JSON strings instead of reading them as JSON
+    #[arg(long, conflicts_with = "file")]
+    pub string: bool,
+
+    /// Publications per second at most; lateness is caught up
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "payload")]
+    pub rate: Option<f64>,
+
+    /// Idempotency key of a single payload [default: random]
+    #[arg(long, value_name = "KEY", requires = "payload")]
+    pub key: Option<String>,
+
+    /// Requests in flight at once, each with publications of its own topics
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=64)
+    )]
+    pub in_flight: u16,
+
+    /// Print the result of each publication as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `sub`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  tickcast sub stocks.AAPL nba.LAL-BOS.score
+  tickcast sub stocks.AAPL --mode latest --max-rate 2 --latency
+  tickcast sub stocks.AAPL --since k3f9:1042 --json
+
+It reconnects by itself and resumes where it was. Gaps, resets and the like are told on standard error.")]
+pub struct SubscribeArgs {
+    /// Where to subscribe.
+    #[command(flatten)]
+    pub client: ClientArgs,
+
+    /// The topics
+    #[arg(value_parser = topic, required = true, value_name = "TOPIC")]
+    pub topics: Vec<Topic>,
+
+    /// Every publication, or only the newest
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+
+    /// Updates per second and topic at most; implies `--mode latest`
+    #[arg(long, value_name = "HZ", value_parser = rate)]
+    pub max_rate: Option<f64>,
+
+    /// Resume one topic after this position
+    #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
+    pub since: Option<Position>,
+
+    /// Show the age of each publication, and percentiles at the end
+    #[arg(long)]
+    pub latency: bool,
+
+    /// Print each message of the gateway as it is, one per line
+    #[arg(long)]
+    pub json: bool,
+
+    /// End after that many publications
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+impl SubscribeArgs {
+    /// What no single flag can know: how flags go together.
+    fn check(&self) -> Result<(), String> {
+        if self.since.is_some() && self.topics.len() > 1 {
+            return Err("--since resumes one topic; give exactly one".to_owned());
+        }
+        if self.max_rate.is_some() && self.mode == Some(ModeArg::All) {
+            return Err("--max-rate skips values, so it needs --mode latest".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A mode on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// Every publication.
+    All,
+    /// Only the newest, whenever the connection and the rate allow.
+    Latest,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::All => Self::All,
+            ModeArg::Latest => Self::Latest,
+        }
+    }
+}
+
+fn topic(text: &str) -> Result<Topic, String> {
+    Topic::new(text).map_err(|error| error.to_string())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let hz = positive(text)?;
+    Rate::from_hz(hz).map(|_| hz).map_err(|error| error.to_string())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let parts = text.split_once(':').and_then(|(epoch, offset)| {
+        Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
+    });
+    parts.ok_or_else(|| "expected an epoch, a colon and an offset, such as k3f9:1042".to_owned())
+}
+
+/// May a stream show colors? Only a terminal may, and not with `NO_COLOR` set to anything.
+pub fn colors(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Why a client verb did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The command line is wrong in a way that only shows when it is run: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// It was tried and failed: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl PublishArgs {
+    /// Runs `tickcast pub`.
+    pub fn run(self) -> ExitCode {
+        finish(publish::run(self))
+    }
+}
+
+impl SubscribeArgs {
+    /// Runs `tickcast sub`.
+    pub fn run(self) -> ExitCode {
+        finish(self.check().map_err(Failure::Usage).and_then(|()| subscribe::run(self)))
+    }
+}
+
+/// Turns the outcome of a client verb into a message and an exit code.
+fn finish(outcome: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    // If standard error is gone there is nobody left to tell; the exit code still says it.
+    drop(writeln!(std::io::stderr(), "tickcast: {failure}"));
+    match failure {
+        Failure::Usage(_) => ExitCode::from(2),
+        Failure::Failed(_) => ExitCode::FAILURE,
+    }
+}
+
+/// A runtime on the calling thread: a client needs no more.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::{Config, LogFormat};
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command())
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn no_verb_is_dev() {
+        assert!(matches!(parse("tickcast"), Ok(Command::Dev(args)) if !args.no_feed));
+        assert!(
+            matches!(parse("tickcast dev --no-feed --seed 3"), Ok(Command::Dev(args)) if args.no_feed && args.seed == 3)
+        );
+    }
+
+    #[test]
+    fn node_flags_reach_the_configuration() {
+        let line = "tickcast serve --listen 0.0.0.0:1 --admin-listen [::1]:2 --workers 3 --max-connections 4 \
+                    --insecure --log-format json --log-filter warn";
+        let Ok(Command::Serve(args)) = parse(line) else { panic!("serve") };
+        let (config, _) = Config::load(None, std::iter::empty(), args.flags()).unwrap();
+        assert_eq!(config.server.listen.to_string(), "0.0.0.0:1");
+        assert_eq!(config.server.admin_listen.to_string(), "[::1]:2");
+        assert_eq!((config.server.workers, config.server.max_connections), (3, 4));
+        assert!(config.server.insecure);
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert_eq!(config.log.filter, "warn");
+
+        let Ok(Command::Dev(args)) = parse("tickcast dev") else { panic!("dev") };
+        let (config, _) = Config::load(None, std::iter::empty(), args.flags()).unwrap();
+        assert_eq!(config.cors.origins, ["*"]);
+
+        let Ok(Command::Serve(args)) = parse("tickcast serve --listen 0.0.0.0:1") else {
+            panic!("serve")
+        };
+        let text = Config::load(None, std::iter::empty(), args.flags()).unwrap_err().to_string();
+        assert!(
+            text.starts_with("--listen: `server.listen` = \"0.0.0.0:1\" is not a loopback"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused_with_code_2() {
+        for line in [
+            "tickcast pub",
+            "tickcast pub a*",
+            "tickcast pub --file x a",
+            "tickcast pub --file x --string",
+            "tickcast pub a --rate 0",
+            "tickcast pub a --key k",
+            "tickcast pub a --in-flight 0",
+            "tickcast sub",
+            "tickcast sub a/../b",
+            "tickcast sub a --since k3f9",
+            "tickcast sub a --since K3:1",
+            "tickcast sub a --max-rate -1",
+            "tickcast sub a --count 0",
+            "tickcast sub a --mode newest",
+            "tickcast sub a --url ftp://x",
+            "tickcast sub a --url https://x",
+            "tickcast serve --listen localhost",
+            "tickcast fly",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        let check = |line: &str| match parse(line) {
+            Ok(Command::Sub(args)) => args.check().is_ok(),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(check("tickcast sub a --since k3f9:1 --max-rate 2 --mode latest"));
+        assert!(!check("tickcast sub a b --since k3f9:1"));
+        assert!(!check("tickcast sub a --max-rate 2 --mode all"));
+    }
+
+    #[test]
+    fn a_payload_may_begin_with_a_hyphen() {
+        assert!(
+            matches!(parse("tickcast pub a -5"), Ok(Command::Pub(args)) if args.payload.as_deref() == Some("-5"))
+        );
+    }
+}

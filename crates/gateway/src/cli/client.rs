@@ -1,0 +1,337 @@
+//! What the client verbs share: the address of the gateway, a kept-alive HTTP connection, back-off, numbers for people.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, RETRY_AFTER, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rand::RngExt;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A TCP connection to a gateway that is there is made well within this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A gateway answers a publication within a second; ten leave room for slow networks.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The answer to a full batch of 1,000 items with topics of 200 bytes is below 300 KiB.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Where a gateway is: `http://host:port`, perhaps with a path in front of `/v1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    host: String,
+    port: u16,
+    /// Empty, or a path without the last slash.
+    base: String,
+}
+
+/// Why a text is not the address of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Not a URL.
+    #[error("not a URL; expected for example http://127.0.0.1:8080")]
+    NotUrl,
+    /// TLS.
+    #[error("{0}:// is not supported by this client; use http:// or a local proxy that speaks TLS")]
+    Tls(String),
+    /// Something else.
+    #[error("{0}:// is not supported; use http://")]
+    Scheme(String),
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        match scheme {
+            "http" | "ws" => {}
+            "https" | "wss" => return Err(TargetError::Tls(scheme.to_owned())),
+            _ => return Err(TargetError::Scheme(scheme.to_owned())),
+        }
+        let uri: Uri = format!("http://{rest}").parse().map_err(|_error| TargetError::NotUrl)?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(TargetError::NotUrl)?;
+        if uri.query().is_some() {
+            return Err(TargetError::NotUrl);
+        }
+        let base = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), base })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}{}", self.host, self.port, self.base)
+    }
+}
+
+impl Target {
+    /// Opens a TCP connection.
+    pub(super) async fn connect(&self) -> Result<TcpStream, ClientError> {
+        // IPv6 hosts stand in brackets in a URL, and without them in a socket address.
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, self.port))).await;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let unreachable = |source| ClientError::Unreachable { target: self.clone(), source };
+        let stream = stream.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        Ok(stream)
+    }
+
+    /// A request for a path below this address.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(HOST, format!("{}:{}", self.host, self.port))
+            .header(USER_AGENT, concat!("tickcast/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(body));
+        request.map_err(|error| ClientError::Request(error.to_string()))
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// No connection.
+    #[error(
+        "cannot reach {target}: {}; is a gateway running there? `tickcast dev` starts one",
+        reason(source)
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        target: Target,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A connection, but no answer.
+    #[error("the connection was lost before the answer came: {0}")]
+    Lost(String),
+    /// Nothing that can be asked for.
+    #[error("not a request: {0}")]
+    Request(String),
+    /// Silence.
+    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// The system's words without its error number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// From `Retry-After`, in its form with seconds.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Bytes,
+}
+
+/// The parts of a problem document (RFC 9457) that a person needs.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ProblemDocument {
+    code: String,
+    title: String,
+    detail: String,
+    hint: String,
+}
+
+impl Answer {
+    /// Reads a response to its end.
+    pub(super) async fn read(
+        response: hyper::Response<hyper::body::Incoming>,
+    ) -> Result<Self, ClientError> {
+        let (head, body) = response.into_parts();
+        let seconds =
+            head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
+        Ok(Self { status: head.status, retry_after: seconds.map(Duration::from_secs), body })
+    }
+
+    /// Would the same request have a chance a little later?
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::GATEWAY_TIMEOUT
+        )
+    }
+
+    /// What the gateway says is wrong, in one line.
+    pub(super) fn problem(&self) -> String {
+        let problem: ProblemDocument = serde_json::from_slice(&self.body).unwrap_or_default();
+        let what = if problem.detail.is_empty() { problem.title } else { problem.detail };
+        let parts = [problem.code, what, problem.hint].into_iter().filter(|part| !part.is_empty());
+        let text = parts.collect::<Vec<_>>().join("; ");
+        if text.is_empty() { format!("HTTP {}", self.status) } else { printable(&text) }
+    }
+}
+
+/// A kept-alive HTTP connection, opened when it is first needed and again after it was lost.
+#[derive(Debug)]
+pub(super) struct HttpConnection {
+    target: Target,
+    sender: Option<http1::SendRequest<Full<Bytes>>>,
+}
+
+impl HttpConnection {
+    pub(super) fn new(target: &Target) -> Self {
+        Self { target: target.clone(), sender: None }
+    }
+
+    /// Sends one request and reads the answer. After an error the next request opens a new connection.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, ClientError> {
+        let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => self.open().await?,
+        };
+        let exchange = async {
+            let response = sender.send_request(request).await;
+            Answer::read(response.map_err(|error| ClientError::Lost(error.to_string()))?).await
+        };
+        let answer =
+            timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or(Err(ClientError::Timeout))?;
+        self.sender = Some(sender);
+        Ok(answer)
+    }
+
+    async fn open(&self) -> Result<http1::SendRequest<Full<Bytes>>, ClientError> {
+        let stream = self.target.connect().await?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) =
+            handshake.map_err(|error| ClientError::Lost(error.to_string()))?;
+        // Drives the connection; it ends with it, and whatever went wrong shows at the sender.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+}
+
+/// Exponential back-off with full jitter: a random time below a bound that doubles.
+#[derive(Debug, Clone)]
+pub(super) struct Backoff {
+    base: Duration,
+    cap: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    pub(super) fn new(base: Duration, cap: Duration) -> Self {
+        Self { base, cap, attempts: 0 }
+    }
+
+    /// How often it was asked since the last success.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Begins anew after a success.
+    pub(super) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// How long to wait before the next attempt.
+    pub(super) fn next(&mut self) -> Duration {
+        // From 2^20 on every base is above every cap.
+        let bound = self.base.saturating_mul(1 << self.attempts.min(20)).min(self.cap);
+        self.attempts += 1;
+        bound.mul_f64(rand::rng().random::<f64>())
+    }
+}
+
+/// 1234567 as `1,234,567`.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Text of others made harmless for a terminal: control characters become escapes, line breaks become spaces.
+pub(super) fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => safe.push(' '),
+            c if c.is_control() => safe.extend(c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// A random name for this run: 64 bits, so that no two runs share one.
+pub(super) fn run_id() -> String {
+    format!("{:016x}", rand::rng().random::<u64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let check = |text: &str, expected: Result<&str, TargetError>| {
+            let target = text.parse::<Target>().map(|target| target.to_string());
+            assert_eq!(target, expected.map(str::to_owned), "{text}");
+        };
+        check("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080"));
+        check("http://example.com/", Ok("http://example.com:80"));
+        check("localhost:8080", Ok("http://localhost:8080"));
+        check("ws://localhost:8080", Ok("http://localhost:8080"));
+        check("http://[::1]:8080/tickers/", Ok("http://[::1]:8080/tickers"));
+        check("https://example.com", Err(TargetError::Tls("https".to_owned())));
+        check("ftp://example.com", Err(TargetError::Scheme("ftp".to_owned())));
+        for bad in ["", "http://", "http://a b", "http://a?x=1"] {
+            check(bad, Err(TargetError::NotUrl));
+        }
+    }
+
+    #[test]
+    fn back_off_grows_to_the_cap_and_starts_anew() {
+        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+        for attempt in 0..40 {
+            let bound = Duration::from_millis(500).saturating_mul(1 << attempt.min(10));
+            assert!(backoff.next() <= bound.min(Duration::from_secs(30)));
+        }
+        assert_eq!(backoff.attempts(), 40);
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(500));
+    }
+
+    #[test]
+    fn numbers_and_text_for_people() {
+        let check = |number, expected: &str| assert_eq!(thousands(number), expected);
+        check(0, "0");
+        check(999, "999");
+        check(1000, "1,000");
+        check(1_234_567, "1,234,567");
+        assert_eq!(printable("a\nb\u{1b}[2J\u{9b}x\u{e9}"), "a b\\u{1b}[2J\\u{9b}x\u{e9}");
+    }
+}

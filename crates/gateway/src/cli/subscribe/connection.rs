@@ -1,0 +1,161 @@
+//! A WebSocket connection to a gateway, as a reader and a writer.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fastwebsockets::handshake::generate_key;
+use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket, WebSocketRead, WebSocketWrite};
+use hyper::client::conn::http1;
+use hyper::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use tickcast_protocol::CloseCode;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use crate::cli::client::{Answer, ClientError, Target};
+
+/// A gateway answers a handshake at once; ten seconds leave room for slow networks.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Payloads are at most 16 MiB on any gateway; the rest is room for the frame around them.
+const MESSAGE_BYTES_MAX: usize = 17 << 20;
+/// Writes are small; one that takes that long has no reader any more, which reading will show.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Stream = TokioIo<Upgraded>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// No answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An answer that is not a WebSocket.
+    #[error("the gateway refused the connection: {}", .0.problem())]
+    Refused(Answer),
+}
+
+impl OpenError {
+    /// Would the same happen again?
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Client(error) => matches!(error, ClientError::Request(_)),
+            Self::Refused(answer) => answer.status.is_client_error() && !answer.is_temporary(),
+        }
+    }
+}
+
+/// Opens a connection that speaks `tickcast.v1`.
+pub(super) async fn open(target: &Target) -> Result<(Reader, Writer), OpenError> {
+    let stream = target.connect().await?;
+    timeout(HANDSHAKE_TIMEOUT, handshake(target, stream))
+        .await
+        .unwrap_or(Err(ClientError::Timeout.into()))
+}
+
+async fn handshake(
+    target: &Target,
+    stream: tokio::net::TcpStream,
+) -> Result<(Reader, Writer), OpenError> {
+    let lost = |error: hyper::Error| ClientError::Lost(error.to_string());
+    let mut request = target.request(Method::GET, "/v1/ws", Bytes::new())?;
+    let key = HeaderValue::from_str(&generate_key());
+    let key = key.map_err(|error| ClientError::Request(error.to_string()))?;
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("tickcast.v1"));
+    headers.insert(SEC_WEBSOCKET_KEY, key);
+
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    // Drives the handshake and ends with it.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    let response = sender.send_request(request).await.map_err(lost)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(OpenError::Refused(Answer::read(response).await?));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(lost)?;
+    let mut socket = WebSocket::after_handshake(TokioIo::new(upgraded), Role::Client);
+    socket.set_max_message_size(MESSAGE_BYTES_MAX);
+    socket.set_auto_close(false);
+    socket.set_auto_pong(false);
+    let (read, write) = socket.split(tokio::io::split);
+    Ok((Reader(read), Writer(write)))
+}
+
+/// Something that arrived.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// A message.
+    Text(Bytes),
+    /// A ping, to be answered with its payload.
+    Ping(Bytes),
+    /// Something that needs no answer.
+    Other,
+    /// The gateway closes the connection.
+    Closed { code: CloseCode, reason: String },
+    /// The connection broke.
+    Lost(String),
+}
+
+/// The reading half.
+pub(super) struct Reader(WebSocketRead<ReadHalf<Stream>>);
+
+impl Reader {
+    /// The next thing to arrive. Must not be dropped before it is done, unless the connection is dropped as well.
+    pub(super) async fn next(&mut self) -> Received {
+        // Pongs and closes are sent by the writer, so the reader has nothing to send by itself.
+        let mut send_nothing = |_frame: Frame<'_>| std::future::ready(Ok::<(), Infallible>(()));
+        match self.0.read_frame(&mut send_nothing).await {
+            Ok(frame) => received(frame.opcode, into_bytes(frame.payload)),
+            Err(error) => Received::Lost(error.to_string().to_lowercase()),
+        }
+    }
+}
+
+fn received(opcode: OpCode, payload: Bytes) -> Received {
+    match opcode {
+        OpCode::Text => Received::Text(payload),
+        OpCode::Ping => Received::Ping(payload),
+        OpCode::Close => {
+            let (code, reason) = payload.split_at_checked(2).unwrap_or_default();
+            // 1005 is "no code was given".
+            let code = code.try_into().map_or(1005, u16::from_be_bytes);
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            Received::Closed { code: CloseCode::new(code), reason }
+        }
+        OpCode::Pong | OpCode::Binary | OpCode::Continuation => Received::Other,
+    }
+}
+
+fn into_bytes(payload: Payload<'_>) -> Bytes {
+    match payload {
+        Payload::Bytes(bytes) => bytes.freeze(),
+        other => Bytes::copy_from_slice(&other),
+    }
+}
+
+/// The writing half. Errors are not told: the reader meets the same end.
+pub(super) struct Writer(WebSocketWrite<WriteHalf<Stream>>);
+
+impl Writer {
+    /// Sends a command.
+    pub(super) async fn send_text(&mut self, text: String) {
+        self.send(Frame::text(Payload::Owned(text.into_bytes()))).await;
+    }
+
+    /// Answers a ping.
+    pub(super) async fn send_pong(&mut self, payload: Bytes) {
+        self.send(Frame::pong(Payload::Bytes(BytesMut::from(payload)))).await;
+    }
+
+    async fn send(&mut self, frame: Frame<'static>) {
+        drop(timeout(WRITE_TIMEOUT, self.0.write_frame(frame)).await);
+    }
+}

@@ -1,0 +1,395 @@
+//! The configuration of a node: every setting, its default, its bounds and what it is for.
+//!
+//! `main` loads it once, before any port is bound, and hands the finished value down; nothing reads files, flags or
+//! the environment after that. Later sources win: defaults, the file, `TICKCAST__SECTION__KEY` variables, flags.
+//! An unknown key, a wrong type and a value out of bounds are errors, and all of them are reported together.
+//! Nothing here touches the network.
+
+mod check;
+mod reference;
+mod report;
+mod setting;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tickcast_protocol::Mode;
+use toml::{Table, Value};
+
+pub use reference::reference_markdown;
+pub use report::{ConfigErrors, Origin, Problem, Warning};
+pub use setting::{Key, LogFormat, Setting, Size};
+pub use source::Flags;
+
+use setting::{Section, section};
+use source::Sources;
+
+/// The configuration of one node, complete and checked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Listeners, threads and the number of connections.
+    pub server: Server,
+    /// Bounds on HTTP requests.
+    pub http: Http,
+    /// Bounds on what clients and publishers may send.
+    pub limits: Limits,
+    /// Liveness and buffers of WebSocket connections.
+    pub websocket: Websocket,
+    /// Cross-origin HTTP requests of browsers.
+    pub cors: Cors,
+    /// Who may connect.
+    pub access: Access,
+    /// The node's registry and fan-out.
+    pub hub: Hub,
+    /// What carries publications between nodes.
+    pub broker: Broker,
+    /// The log.
+    pub log: Log,
+    /// How topics behave, by default and by name pattern.
+    pub topics: Topics,
+}
+
+section! {
+    /// Listeners, threads and the number of connections.
+    "server" Server
+
+    /// Address of the public listener: HTTP API and WebSocket.
+    /// An address that is not loopback needs `server.insecure`, because this version has no access control of its own.
+    listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+
+    /// Address of the admin listener: metrics, health, admin actions.
+    /// An address that is not loopback needs `server.insecure`.
+    admin_listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
+
+    /// Worker threads. Each owns its connections; 0 means one per core.
+    workers: usize = 0, in 0..=1024;
+
+    /// Open connections on the public listener; 0 means as many as the limit on open files leaves room for.
+    /// One more is answered with 503 `too_many_connections` and closed. An idle one takes below 1 KiB of the node's memory.
+    max_connections: usize = 0, in 0..=10_000_000;
+
+    /// Time that a stopping node gives its clients to move to other nodes, spread evenly over them.
+    /// After it, whatever is still open is closed.
+    shutdown_timeout: Duration = Duration::from_secs(10), in Duration::ZERO..=Duration::from_secs(3600);
+
+    /// Allows listening on addresses that are not loopback although anyone who can reach them may publish and subscribe.
+    /// Set it when a firewall or a proxy in front decides who gets through.
+    insecure: bool = false;
+}
+
+section! {
+    /// Bounds on HTTP requests. WebSocket connections leave them behind after the handshake.
+    "http" Http
+
+    /// Time for a request's header to arrive; also how long a kept-alive connection may be idle.
+    /// At the bound the connection is closed.
+    header_timeout: Duration = Duration::from_secs(10), in Duration::from_millis(100)..=Duration::from_secs(600);
+
+    /// Time for a request's body to arrive. At the bound the answer is 408 `request_timeout`.
+    body_timeout: Duration = Duration::from_secs(10), in Duration::from_millis(100)..=Duration::from_secs(600);
+
+    /// Size of a request's header. A larger one is answered with 431. HTTP needs at least 8 KiB to be useful.
+    header_bytes: Size = Size::kib(16), in Size::kib(8)..=Size::mib(1);
+}
+
+section! {
+    /// Bounds on what clients and publishers may send.
+    "limits" Limits
+
+    /// Size of one payload. A larger one is refused with 413 `payload_too_large`.
+    payload_bytes: Size = Size::kib(64), in Size::new(1)..=Size::mib(16);
+
+    /// Items in one batch of `POST /v1/publish`. A larger batch is refused as a whole with 413 `batch_too_large`.
+    batch_items: usize = 1000, in 1..=100_000;
+
+    /// Size of one batch body, at least `limits.payload_bytes`. A larger one is refused with 413 `batch_too_large`.
+    batch_bytes: Size = Size::mib(1), in Size::kib(1)..=Size::mib(64);
+
+    /// Topics that one connection may hold. Topics beyond it come back as `too_many_subscriptions`.
+    subscriptions_per_connection: usize = 100, in 1..=100_000;
+}
+
+section! {
+    /// Liveness and buffers of WebSocket connections.
+    "websocket" Websocket
+
+    /// A ping is sent after that much silence, none while there was traffic. Keep it below the idle timeout of
+    /// every proxy in front (often 60 s). A ping unanswered for as long again closes the connection with 4009.
+    ping_interval: Duration = Duration::from_secs(25), in Duration::from_secs(1)..=Duration::from_secs(300);
+
+    /// A connection with data waiting that takes nothing for that long is closed with 4008.
+    stall_timeout: Duration = Duration::from_secs(30), in Duration::from_secs(1)..=Duration::from_secs(600);
+
+    /// Kernel send buffer of a connection (`SO_SNDBUF`; the kernel doubles the number for its own bookkeeping).
+    /// It bounds the memory that a client that stopped reading can pin: the system's default allows megabytes.
+    send_buffer_bytes: Size = Size::kib(64), in Size::kib(4)..=Size::mib(16);
+
+    /// Bytes not yet sent at which a socket stops taking more (`TCP_NOTSENT_LOWAT`), at most `websocket.send_buffer_bytes`.
+    /// Smaller means that a slow client sees fresher values; larger means fewer wake-ups.
+    unsent_bytes: Size = Size::kib(16), in Size::kib(1)..=Size::mib(16);
+
+    /// Time after which sent but unacknowledged data closes a connection (`TCP_USER_TIMEOUT`): it finds dead peers.
+    user_timeout: Duration = Duration::from_secs(20), in Duration::from_secs(1)..=Duration::from_secs(600);
+
+    /// Allows clients to publish over WebSocket. Otherwise `publish` is answered with `forbidden`.
+    publish: bool = false;
+}
+
+section! {
+    /// Cross-origin HTTP requests of browsers.
+    "cors" Cors
+
+    /// Origins whose pages may read and publish over HTTP, such as `https://example.com`; `*` is any.
+    /// Empty: pages of other origins may not. WebSocket connections do not follow this, see `access.origins`.
+    origins: Vec<String> = Vec::new();
+}
+
+section! {
+    /// Who may connect.
+    "access" Access
+
+    /// Origins whose pages may open WebSocket connections, such as `https://example.com`.
+    /// Empty, or `*`: any. A request without an `Origin` header does not come from a page and is always taken.
+    origins: Vec<String> = Vec::new();
+}
+
+section! {
+    /// The node's registry and fan-out.
+    "hub" Hub
+
+    /// Memory for the recent publications of all topics of this node, from which slow and resuming clients catch up.
+    /// At the bound a topic that grows gives up its own oldest publications; who still needed those gets a `gap`.
+    log_memory: Size = Size::mib(256), in Size::mib(1)..=Size::mib(1 << 20);
+
+    /// Publications handed to a worker and not yet taken, per worker.
+    /// At the bound the topic is marked, and the worker takes the topic's whole log again when it has caught up.
+    inbox_items: usize = 16_384, in 64..=16_777_216;
+}
+
+section! {
+    /// The broker inside the node, for one node alone. Its state is lost with the process.
+    "broker.memory" MemoryBroker
+
+    /// Topics that exist at once. At the bound a publication to a new topic is refused with 503 `broker_full`.
+    topics_max: usize = 1_000_000, in 1..=100_000_000;
+
+    /// Memory for values and history. At the bound a publication pushes out its own topic's history, oldest first;
+    /// when that is not enough, it is refused with 503 `broker_full`.
+    memory: Size = Size::mib(1024), in Size::mib(1)..=Size::mib(1 << 20);
+
+    /// How long the answer to an idempotency key is remembered. A repeat after that is a new publication.
+    idempotency_ttl: Duration = Duration::from_secs(300), in Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+    /// Idempotency keys remembered at once. At the bound a publication with a new key is refused with 503 `broker_full`:
+    /// forgetting a key early would break the promise made for it.
+    idempotency_keys_max: usize = 1_000_000, in 1..=100_000_000;
+
+    /// How long a topic without publications is kept. At least `topics.history_age` and `broker.memory.idempotency_ttl`.
+    /// A client that resumes after that gets a `reset`.
+    topic_ttl: Duration = Duration::from_secs(7 * 86_400), in Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
+}
+
+section! {
+    /// The log, on standard error.
+    "log" Log
+
+    /// `compact`: one readable line per event. `json`: one JSON object per event.
+    format: LogFormat = LogFormat::Compact;
+
+    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as `info,tickcast=debug`.
+    filter: String = String::from("info");
+}
+
+section! {
+    /// How topics behave: these are the defaults; a `[[topics.pattern]]` overrides them by name.
+    #[derive(Copy)]
+    "topics" TopicOptions
+
+    /// Mode of subscriptions that name none. `all`: every publication. `latest`: only the newest, conflated for slow clients.
+    mode: Mode = Mode::All;
+
+    /// Keeps the last value, so that a new subscriber and a plain `GET` get it at once.
+    retain_value: bool = true;
+
+    /// Publications kept per topic for resuming and slow clients. At the bound the oldest goes; 0 keeps none.
+    history: usize = 1000, in 0..=1_000_000;
+
+    /// Bytes of history per topic. At the bound the oldest publication goes.
+    history_bytes: Size = Size::mib(1), in Size::new(0)..=Size::mib(1024);
+
+    /// Age of history. Older publications go.
+    history_age: Duration = Duration::from_secs(300), in Duration::ZERO..=Duration::from_secs(86_400);
+
+    /// How long a worker may wait to gather more publications into one write. 0 sends at once;
+    /// a few milliseconds cost latency and save CPU when many topics update one after another.
+    flush_interval: Duration = Duration::ZERO, in Duration::ZERO..=Duration::from_secs(1);
+}
+
+/// What carries publications between nodes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Broker {
+    /// The broker inside the node.
+    pub memory: MemoryBroker,
+}
+
+/// The options of all topics. In the file, the defaults stand in `[topics]` itself and the patterns in `[[topics.pattern]]`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Topics {
+    /// Options of topics that no pattern matches.
+    pub defaults: TopicOptions,
+    /// In the order of the file; the first match wins.
+    pub patterns: Vec<TopicPattern>,
+}
+
+/// Options for the topics of one name or prefix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopicPattern {
+    /// An exact topic name, or a prefix followed by `*`.
+    pub matches: String,
+    /// The options, complete: whatever the pattern leaves open is taken from the defaults.
+    pub options: TopicOptions,
+}
+
+impl TopicPattern {
+    /// Does this pattern speak about the topic?
+    pub fn matches(&self, topic: &str) -> bool {
+        match self.matches.strip_suffix('*') {
+            Some(prefix) => topic.starts_with(prefix),
+            None => topic == self.matches,
+        }
+    }
+}
+
+impl Topics {
+    /// The options of a topic: those of the first pattern that matches, else the defaults.
+    pub fn for_topic(&self, topic: &str) -> TopicOptions {
+        let pattern = self.patterns.iter().find(|pattern| pattern.matches(topic));
+        pattern.map_or(self.defaults, |pattern| pattern.options)
+    }
+}
+
+/// In TOML the name of the array of patterns, and of a pattern's own name.
+const PATTERN: &str = "pattern";
+const MATCH: &str = "match";
+
+impl<'de> Deserialize<'de> for Topics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut defaults = Table::deserialize(deserializer)?;
+        let patterns = match defaults.remove(PATTERN) {
+            Some(list) => list.try_into::<Vec<Table>>().map_err(D::Error::custom)?,
+            None => Vec::new(),
+        };
+        let options = |table: Table| table.try_into::<TopicOptions>().map_err(D::Error::custom);
+        let patterns = patterns.into_iter().map(|mut overrides| {
+            let Some(Value::String(matches)) = overrides.remove(MATCH) else {
+                return Err(D::Error::missing_field(MATCH));
+            };
+            let mut table = defaults.clone();
+            table.extend(overrides);
+            Ok(TopicPattern { matches, options: options(table)? })
+        });
+        Ok(Self { patterns: patterns.collect::<Result<_, _>>()?, defaults: options(defaults)? })
+    }
+}
+
+impl Serialize for Topics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::Error as _;
+        let table = |options: &TopicOptions| Table::try_from(options).map_err(S::Error::custom);
+        let mut topics = table(&self.defaults)?;
+        let patterns = self.patterns.iter().map(|pattern| {
+            let mut pattern_table = table(&pattern.options)?;
+            pattern_table.insert(MATCH.to_owned(), Value::String(pattern.matches.clone()));
+            Ok(Value::Table(pattern_table))
+        });
+        let patterns = patterns.collect::<Result<Vec<_>, S::Error>>()?;
+        if !patterns.is_empty() {
+            topics.insert(PATTERN.to_owned(), Value::Array(patterns));
+        }
+        topics.serialize(serializer)
+    }
+}
+
+/// Every section in reading order.
+const SECTIONS: &[Section] = &[
+    Server::SECTION,
+    Http::SECTION,
+    Limits::SECTION,
+    Websocket::SECTION,
+    Cors::SECTION,
+    Access::SECTION,
+    Hub::SECTION,
+    MemoryBroker::SECTION,
+    Log::SECTION,
+    TopicOptions::SECTION,
+];
+
+/// Every setting in reading order.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+impl Config {
+    /// Puts the configuration together from all sources and checks it.
+    ///
+    /// `env` is the whole environment: only names that begin with `TICKCAST__` are looked at.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in every source, at once.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        flags: Flags,
+    ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
+        let mut sources = Sources::default();
+        if let Some(file) = file {
+            sources.add_file(file);
+        }
+        sources.add_env(env);
+        sources.add_flags(flags);
+        let (config, origins, mut problems) = sources.resolve();
+
+        // The checks run on whatever could be read, so that one run of the program shows all there is to fix.
+        let findings = check::check(&config, check::open_files_max());
+        problems.extend(findings.problems.into_iter().map(|finding| finding.at(&origins)));
+        if problems.is_empty() {
+            Ok((config, findings.warnings))
+        } else {
+            Err(ConfigErrors::new(problems))
+        }
+    }
+
+    /// Checks what the settings must be to each other and to this machine. [`Config::load`] does this as well.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn check(&self) -> Result<Vec<Warning>, ConfigErrors> {
+        let findings = check::check(self, check::open_files_max());
+        if findings.problems.is_empty() {
+            Ok(findings.warnings)
+        } else {
+            Err(ConfigErrors::new(findings.problems))
+        }
+    }
+
+    /// Open connections on the public listener at most, with 0 resolved to what the limit on open files allows.
+    pub fn max_connections(&self) -> usize {
+        match self.server.max_connections {
+            0 => check::connections_that_fit(check::open_files_max()),
+            count => count,
+        }
+    }
+
+    /// The options of a topic: those of the first pattern that matches, else the defaults.
+    pub fn for_topic(&self, topic: &str) -> TopicOptions {
+        self.topics.for_topic(topic)
+    }
+}

@@ -1,0 +1,241 @@
+//! What settings must be to each other and to the machine, beyond the kind and bounds of each alone.
+
+use std::net::SocketAddr;
+
+use tickcast_protocol::Topic;
+
+use super::report::{Problem, Warning};
+use super::setting::{Setting, duration_text};
+use super::{Config, TopicOptions};
+
+/// Files that a node needs besides its connections: listeners, epoll sets, the log, the broker.
+const OPEN_FILES_RESERVE: u64 = 64;
+
+/// Everything that the checks have found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Checks a configuration, given the hard limit of open files if it is known.
+pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
+    let mut findings = Findings::default();
+    check_listeners(config, &mut findings);
+    check_open_files(config, open_files_max, &mut findings);
+    check_sizes(config, &mut findings);
+    check_origins("cors.origins", &config.cors.origins, &mut findings);
+    check_origins("access.origins", &config.access.origins, &mut findings);
+    check_log_filter(&config.log.filter, &mut findings);
+    check_patterns(config, &mut findings);
+    check_topic_ttl(config, &mut findings);
+    findings
+}
+
+impl Findings {
+    fn problem(&mut self, key: &str, text: String, fix: impl Into<String>) {
+        self.problems.push(Problem::new(key, text, fix));
+    }
+
+    fn warning(&mut self, text: String) {
+        self.warnings.push(Warning(text));
+    }
+}
+
+fn check_listeners(config: &Config, findings: &mut Findings) {
+    let server = &config.server;
+    let listeners = [
+        ("server.listen", server.listen, "anyone who can reach it may publish and subscribe"),
+        (
+            "server.admin_listen",
+            server.admin_listen,
+            "anyone who can reach it may read metrics and act as operator",
+        ),
+    ];
+    for (key, address, consequence) in listeners {
+        if !server.insecure && !is_loopback(address) {
+            findings.problem(
+                key,
+                format!("`{key}` = \"{address}\" is not a loopback address and there is no access control: {consequence}"),
+                "use 127.0.0.1, or pass --insecure (server.insecure = true) if a firewall or proxy decides who gets through",
+            );
+        }
+    }
+    if server.listen == server.admin_listen && server.listen.port() != 0 {
+        findings.problem(
+            "server.admin_listen",
+            format!("`server.listen` and `server.admin_listen` are both \"{}\"", server.listen),
+            "give the admin listener its own port",
+        );
+    }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+fn check_open_files(config: &Config, open_files_max: Option<u64>, findings: &mut Findings) {
+    let connections = u64::try_from(config.server.max_connections).unwrap_or(u64::MAX);
+    let needed = connections.saturating_add(OPEN_FILES_RESERVE);
+    if let Some(limit) = open_files_max.filter(|limit| *limit < needed) {
+        findings.warning(format!(
+            "`server.max_connections` = {connections} needs {needed} open files, but the hard limit is {limit}: \
+             connections beyond it will be refused; raise it (LimitNOFILE={needed} in a systemd unit, \
+             --ulimit nofile={needed} in Docker) or lower `server.max_connections`"
+        ));
+    }
+}
+
+/// Connections that there are files for; without a known limit as many as `server.max_connections` may say.
+pub(super) fn connections_that_fit(open_files_max: Option<u64>) -> usize {
+    const MOST: u64 = 10_000_000;
+    let fitting = open_files_max.unwrap_or(MOST).saturating_sub(OPEN_FILES_RESERVE).clamp(1, MOST);
+    usize::try_from(fitting).unwrap_or(usize::MAX)
+}
+
+/// The hard limit of open files of this process; `None` if unlimited or unknown (only Linux tells in this way).
+pub(super) fn open_files_max() -> Option<u64> {
+    parse_open_files_max(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+fn parse_open_files_max(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// One setting that may not exceed another.
+fn check_sizes(config: &Config, findings: &mut Findings) {
+    let pairs = [
+        (
+            "limits.payload_bytes",
+            config.limits.payload_bytes,
+            "limits.batch_bytes",
+            config.limits.batch_bytes,
+        ),
+        (
+            "websocket.unsent_bytes",
+            config.websocket.unsent_bytes,
+            "websocket.send_buffer_bytes",
+            config.websocket.send_buffer_bytes,
+        ),
+        (
+            "topics.history_bytes",
+            config.topics.defaults.history_bytes,
+            "hub.log_memory",
+            config.hub.log_memory,
+        ),
+    ];
+    for (key, value, bound_key, bound) in pairs {
+        if value > bound {
+            let text = format!("`{key}` = \"{value}\" is larger than `{bound_key}` = \"{bound}\"");
+            findings.problem(key, text, format!("lower `{key}` or raise `{bound_key}`"));
+        }
+    }
+}
+
+/// An origin as browsers send it: scheme, host, perhaps a port; no path.
+fn check_origins(key: &str, origins: &[String], findings: &mut Findings) {
+    let good = |origin: &str| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let bad = |c: char| {
+            c == '/' || c == '*' || c == '@' || c.is_whitespace() || c.is_ascii_uppercase()
+        };
+        origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(bad))
+    };
+    for origin in origins.iter().filter(|origin| !good(origin)) {
+        findings.problem(
+            key,
+            format!("`{key}` has \"{origin}\", which is not an origin"),
+            "write it as browsers send it, such as \"https://example.com\", lower case, without a path; or \"*\" for any",
+        );
+    }
+}
+
+fn check_log_filter(filter: &str, findings: &mut Findings) {
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(filter) {
+        let text = format!("`log.filter` = \"{filter}\" cannot be used: {error}");
+        findings.problem(
+            "log.filter",
+            text,
+            "expected for example \"info\" or \"info,tickcast=debug\"",
+        );
+    }
+}
+
+fn check_patterns(config: &Config, findings: &mut Findings) {
+    let patterns = &config.topics.patterns;
+    for (number, pattern) in patterns.iter().enumerate() {
+        let key = format!("topics.pattern[{number}].match");
+        let text = &pattern.matches;
+        // A prefix need not be a whole name, so a letter is added to complete it.
+        let sample = text.strip_suffix('*').map(|prefix| format!("{prefix}x"));
+        if let Err(error) = Topic::check(sample.as_deref().unwrap_or(text)) {
+            findings.problem(
+                &key,
+                format!("`match` = \"{text}\" matches no topic: {error}"),
+                "use an exact topic name, or the beginning of one followed by `*`",
+            );
+        }
+        let prefix = text.strip_suffix('*').unwrap_or(text);
+        let covers = |earlier: &&super::TopicPattern| match earlier.matches.strip_suffix('*') {
+            Some(earlier_prefix) => prefix.starts_with(earlier_prefix),
+            None => earlier.matches == *text,
+        };
+        if let Some(earlier) = patterns.iter().take(number).find(covers) {
+            findings.warning(format!(
+                "the topic pattern \"{text}\" is never used: the earlier pattern \"{}\" matches first; move it up",
+                earlier.matches
+            ));
+        }
+    }
+}
+
+/// A topic must outlive its history and its idempotency keys, or resuming and retrying would break silently.
+fn check_topic_ttl(config: &Config, findings: &mut Findings) {
+    let memory = &config.broker.memory;
+    let ages = |key: String, options: &TopicOptions| (key, options.history_age);
+    let patterns = config.topics.patterns.iter().enumerate();
+    let mut longest = vec![
+        ("broker.memory.idempotency_ttl".to_owned(), memory.idempotency_ttl),
+        ages("topics.history_age".to_owned(), &config.topics.defaults),
+    ];
+    longest.extend(patterns.map(|(number, pattern)| {
+        ages(format!("topics.pattern[{number}].history_age"), &pattern.options)
+    }));
+    for (key, age) in longest.into_iter().filter(|(_, age)| *age > memory.topic_ttl) {
+        findings.problem(
+            "broker.memory.topic_ttl",
+            format!(
+                "`broker.memory.topic_ttl` = {} is shorter than `{key}` = {}",
+                memory.topic_ttl.write(),
+                duration_text(age)
+            ),
+            "raise `broker.memory.topic_ttl`",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hard_limit_is_read() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max open files            1024                 524288               files\n";
+        assert_eq!(parse_open_files_max(limits), Some(524_288));
+        assert_eq!(parse_open_files_max("Max open files  1024  unlimited  files"), None);
+        assert_eq!(parse_open_files_max(""), None);
+    }
+
+    #[test]
+    fn too_few_open_files_are_a_warning() {
+        let mut config = Config::default();
+        config.server.max_connections = 1000;
+        assert_eq!(check(&config, Some(1064)).warnings, []);
+        assert_eq!(check(&config, None).warnings, []);
+        let warnings = check(&config, Some(1063)).warnings;
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].0.contains("needs 1064 open files, but the hard limit is 1063"));
+    }
+}

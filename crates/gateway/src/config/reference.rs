@@ -1,0 +1,65 @@
+//! The reference page of the configuration, written from the table of settings.
+
+use super::SECTIONS;
+use super::setting::Key;
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+This page is generated from the settings in the code; a test keeps the two equal.
+
+Sources, later ones win: the defaults below, the file given with `--config`, environment variables, flags.
+An unknown key, a wrong type or a value out of bounds is an error: the node names all of them and does not start.
+
+- **File**: TOML, one table per section.
+- **Environment**: `TICKCAST__` and the key with two underscores between levels, such as `TICKCAST__SERVER__LISTEN=127.0.0.1:9000`.
+  Values are read as TOML where they are TOML, else as text; lists may also be written with commas.
+- **Durations** are written as `\"250ms\"`, `\"25s\"`, `\"5m\"`, `\"1h\"`, `\"7d\"`; **sizes** as `\"64KiB\"`, `\"1MiB\"`, `\"2GiB\"` or a plain number of bytes.
+";
+
+const TABLE_HEAD: &str = "| key | default | bounds | description |\n|---|---|---|---|\n";
+
+const PATTERNS: &str = "
+### `[[topics.pattern]]`
+
+Each pattern has a `match` and any of the keys above; what it leaves open is taken from `[topics]`.
+`match` is an exact topic name, or the beginning of one followed by `*`. The first pattern that matches wins.
+
+```toml
+[topics]
+history = 100
+
+[[topics.pattern]]
+match = \"stocks.*\"
+mode = \"latest\"
+flush_interval = \"20ms\"
+
+[[topics.pattern]]
+match = \"nba.*\"
+history_age = \"1h\"
+```
+";
+
+/// The text of `docs/config.md`.
+pub fn reference_markdown() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    for section in SECTIONS {
+        page.extend(["\n## `[", section.name, "]`\n\n", &join(section.docs), "\n\n", TABLE_HEAD]);
+        page.extend(section.keys.iter().map(row));
+    }
+    page.push_str(PATTERNS);
+    page
+}
+
+fn row(key: &Key) -> String {
+    let name = key.name.rsplit('.').next().unwrap_or_default();
+    let default = (key.default)();
+    let bounds = (key.bounds)().map(|(low, high)| format!("`{low}` to `{high}`"));
+    let description = join(key.docs).replace('|', "\\|");
+    format!("| `{name}` | `{default}` | {} | {description} |\n", bounds.unwrap_or_default())
+}
+
+/// Doc comments begin with a space on every line.
+fn join(docs: &[&str]) -> String {
+    docs.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}

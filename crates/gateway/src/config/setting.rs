@@ -1,0 +1,394 @@
+//! The kinds of values that a setting can have, and the macro that declares a section of settings.
+//!
+//! A section is written once: the macro makes the struct, its defaults, its (de)serialization and the table of
+//! [`Key`]s from the same lines, so the reference page, the checks and the code cannot disagree.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tickcast_protocol::Mode;
+use toml::Value;
+
+/// A number of bytes, written as `"64KiB"`, `"1MiB"`, `"2GiB"`, `"100B"` or a plain whole number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Size(usize);
+
+impl Size {
+    /// That many bytes.
+    pub const fn new(bytes: usize) -> Self {
+        Self(bytes)
+    }
+
+    /// That many KiB.
+    pub(super) const fn kib(count: usize) -> Self {
+        Self(count << 10)
+    }
+
+    /// That many MiB.
+    pub(super) const fn mib(count: usize) -> Self {
+        Self(count << 20)
+    }
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = SIZE_UNITS.iter().find(|unit| self.0 >= unit.1 && self.0.is_multiple_of(unit.1));
+        let (name, bytes) = unit.copied().unwrap_or(("B", 1));
+        write!(f, "{}{name}", self.0 / bytes)
+    }
+}
+
+const SIZE_UNITS: [(&str, usize); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// Units of durations in milliseconds, largest first. `ms` comes before `m` and `s` where suffixes are tried in turn.
+const TIME_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// How a node writes its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// One readable line per event.
+    #[default]
+    Compact,
+    /// One JSON object per event.
+    Json,
+}
+
+/// A type that a setting can have: how it is read from and written to TOML.
+pub trait Setting: Sized {
+    /// What a good value looks like, to follow the word "expected".
+    const EXPECTED: &'static str;
+
+    /// The value, if it is of this kind.
+    fn read(value: &Value) -> Option<Self>;
+
+    /// The value as it is written in a file.
+    fn write(&self) -> Value;
+}
+
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_bool()
+    }
+
+    fn write(&self) -> Value {
+        Value::Boolean(*self)
+    }
+}
+
+impl Setting for usize {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_integer().and_then(|number| Self::try_from(number).ok())
+    }
+
+    fn write(&self) -> Value {
+        Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Setting for Size {
+    const EXPECTED: &'static str = "a size such as \"64KiB\" or \"1MiB\"";
+
+    fn read(value: &Value) -> Option<Self> {
+        let Value::String(text) = value else {
+            return usize::read(value).map(Self);
+        };
+        let (digits, unit) = split_number(text)?;
+        let bytes = match unit {
+            "" => 1,
+            _ => SIZE_UNITS.iter().find(|known| known.0 == unit)?.1,
+        };
+        digits.parse::<usize>().ok()?.checked_mul(bytes).map(Self)
+    }
+
+    fn write(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Setting for Duration {
+    const EXPECTED: &'static str =
+        "a duration such as \"250ms\", \"25s\", \"5m\", \"1h\" or \"7d\"";
+
+    fn read(value: &Value) -> Option<Self> {
+        let (digits, unit) = split_number(value.as_str()?)?;
+        let milliseconds = TIME_UNITS.iter().find(|known| known.0 == unit)?.1;
+        digits.parse::<u64>().ok()?.checked_mul(milliseconds).map(Self::from_millis)
+    }
+
+    fn write(&self) -> Value {
+        Value::String(duration_text(*self))
+    }
+}
+
+/// A duration as it is written in a file, in the largest unit that keeps it whole. Below a millisecond it is cut off.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let unit = TIME_UNITS.iter().find(|unit| milliseconds >= unit.1 && milliseconds % unit.1 == 0);
+    let (name, length) = unit.copied().unwrap_or(("ms", 1));
+    format!("{}{name}", milliseconds / length)
+}
+
+/// Splits `"64KiB"` into `("64", "KiB")`; `None` without leading digits.
+fn split_number(text: &str) -> Option<(&str, &str)> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (at > 0).then(|| (&text[..at], text[at..].trim_start()))
+}
+
+impl Setting for SocketAddr {
+    const EXPECTED: &'static str =
+        "an IP address and a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
+    }
+
+    fn write(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
+
+impl Setting for String {
+    const EXPECTED: &'static str = "a text in quotes";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str().map(Self::from)
+    }
+
+    fn write(&self) -> Value {
+        Value::String(self.clone())
+    }
+}
+
+impl Setting for Vec<String> {
+    const EXPECTED: &'static str = "a list of texts such as [\"https://example.com\"]";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(String::read).collect()
+    }
+
+    fn write(&self) -> Value {
+        Value::Array(self.iter().map(String::write).collect())
+    }
+}
+
+impl Setting for Mode {
+    const EXPECTED: &'static str = "\"all\" or \"latest\"";
+
+    fn read(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "all" => Some(Self::All),
+            "latest" => Some(Self::Latest),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> Value {
+        let word = match self {
+            Self::All => "all",
+            Self::Latest => "latest",
+        };
+        Value::String(word.to_owned())
+    }
+}
+
+impl Setting for LogFormat {
+    const EXPECTED: &'static str = "\"compact\" or \"json\"";
+
+    fn read(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "compact" => Some(Self::Compact),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> Value {
+        let word = match self {
+            Self::Compact => "compact",
+            Self::Json => "json",
+        };
+        Value::String(word.to_owned())
+    }
+}
+
+/// `#[serde(with)]`: a setting is serialized as it is written in a file.
+pub(super) fn serialize<T: Setting, S: Serializer>(
+    value: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.write().serialize(serializer)
+}
+
+/// `#[serde(with)]`: a setting is read as in a file.
+pub(super) fn deserialize<'de, T: Setting, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    T::read(&value)
+        .ok_or_else(|| serde::de::Error::custom(format_args!("{value}: expected {}", T::EXPECTED)))
+}
+
+/// Looks at a value: `Err` has the words that follow "expected".
+pub(super) type Check = fn(&Value) -> Result<(), String>;
+
+/// One row of the table of all settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The full name, such as `websocket.ping_interval`.
+    pub name: &'static str,
+    /// The lines of the description.
+    pub docs: &'static [&'static str],
+    /// The default, as it is written in a file.
+    pub default: fn() -> Value,
+    /// Can a value be taken?
+    pub(super) check: Check,
+    /// Lowest and highest value, if there are bounds.
+    pub(super) bounds: fn() -> Option<(Value, Value)>,
+}
+
+/// Takes values of the right kind only.
+pub(super) fn check_kind<T: Setting>(value: &Value) -> Result<(), String> {
+    T::read(value).map(drop).ok_or_else(|| T::EXPECTED.to_owned())
+}
+
+/// Takes values of the right kind inside the bounds only.
+pub(super) fn check_range<T: Setting + PartialOrd>(
+    value: &Value,
+    range: &RangeInclusive<T>,
+) -> Result<(), String> {
+    if T::read(value).is_some_and(|value| range.contains(&value)) {
+        return Ok(());
+    }
+    Err(format!("{} from {} to {}", T::EXPECTED, range.start().write(), range.end().write()))
+}
+
+/// Declares a section: `name: kind = default, in lowest..=highest;` per setting, with its reference text above it.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $(#[derive($extra:ident)])?
+        $section:literal $struct:ident
+        $(
+            $(#[doc = $doc:literal])+
+            $field:ident: $kind:ty = $default:expr $(, in $range:expr)?;
+        )+
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize $(, $extra)?)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $struct {
+            $(
+                $(#[doc = $doc])+
+                #[serde(with = "setting")]
+                pub $field: $kind,
+            )+
+        }
+
+        impl Default for $struct {
+            fn default() -> Self {
+                Self { $($field: $default),+ }
+            }
+        }
+
+        impl $struct {
+            /// What the section is about, and its settings in reading order.
+            const SECTION: Section = Section {
+                name: $section,
+                docs: &[$($about),+],
+                keys: &[$(Key {
+                    name: concat!($section, ".", stringify!($field)),
+                    docs: &[$($doc),+],
+                    default: || <$kind as setting::Setting>::write(&$default),
+                    check: section!(@check $kind $(, $range)?),
+                    bounds: section!(@bounds $kind $(, $range)?),
+                }),+],
+            };
+        }
+    };
+    (@check $kind:ty) => { setting::check_kind::<$kind> };
+    (@check $kind:ty, $range:expr) => { |value| setting::check_range::<$kind>(value, &($range)) };
+    (@bounds $kind:ty) => { || None };
+    (@bounds $kind:ty, $range:expr) => {
+        || {
+            let range: std::ops::RangeInclusive<$kind> = $range;
+            Some((setting::Setting::write(range.start()), setting::Setting::write(range.end())))
+        }
+    };
+}
+pub(super) use section;
+
+/// A section of the configuration and its settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Section {
+    /// Its name in the file, such as `broker.memory`.
+    pub(super) name: &'static str,
+    /// The lines of its description.
+    pub(super) docs: &'static [&'static str],
+    /// Its settings.
+    pub(super) keys: &'static [Key],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    #[test]
+    fn durations() {
+        let check = |written: &str, milliseconds: Option<u64>, canonical: &str| {
+            let read = Duration::read(&text(written));
+            assert_eq!(read, milliseconds.map(Duration::from_millis), "{written}");
+            if let Some(read) = read {
+                assert_eq!(duration_text(read), canonical);
+            }
+        };
+        check("250ms", Some(250), "250ms");
+        check("25s", Some(25_000), "25s");
+        check("60s", Some(60_000), "1m");
+        check("5m", Some(300_000), "5m");
+        check("1h", Some(3_600_000), "1h");
+        check("7d", Some(604_800_000), "7d");
+        check("0ms", Some(0), "0ms");
+        check("25 s", Some(25_000), "25s");
+        for bad in ["", "s", "25", "-1s", "1.5s", "25 parsecs", "99999999999999999999s", "1d1h"] {
+            check(bad, None, "");
+        }
+        assert_eq!(Duration::read(&Value::Integer(25)), None);
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |written: Value, bytes: Option<usize>, canonical: &str| {
+            let read = Size::read(&written);
+            assert_eq!(read.map(Size::bytes), bytes, "{written}");
+            assert_eq!(read.map(|size| size.to_string()).unwrap_or_default(), canonical);
+        };
+        check(text("64KiB"), Some(65_536), "64KiB");
+        check(text("1MiB"), Some(1 << 20), "1MiB");
+        check(text("2GiB"), Some(2 << 30), "2GiB");
+        check(text("100"), Some(100), "100B");
+        check(Value::Integer(65_537), Some(65_537), "65537B");
+        check(Value::Integer(0), Some(0), "0B");
+        for bad in ["64KB", "64kib", "KiB", "1.5MiB", "-1", "99999999999999GiB"] {
+            check(text(bad), None, "");
+        }
+        check(Value::Integer(-1), None, "");
+    }
+}

@@ -1,0 +1,282 @@
+//! Sources, precedence, error texts and the reference page.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::*;
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tickcast.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn load(text: &str, env: &[(&str, &str)], flags: Flags) -> Result<Config, Vec<String>> {
+    let (folder, path) = file(text);
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let prefix = format!("{}/", folder.path().display());
+    Config::load(Some(&path), env, flags).map(|(config, _)| config).map_err(|errors| {
+        errors.problems().iter().map(|p| p.to_string().replace(&prefix, "")).collect()
+    })
+}
+
+/// Checks that loading fails with exactly these problems; each is given by the beginning of its line.
+fn check_errors(text: &str, env: &[(&str, &str)], expected: &[&str]) {
+    let problems = load(text, env, Flags::default()).unwrap_err();
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}\nexpected: {expected}");
+    }
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    assert_eq!(load("", &[], Flags::default()), Ok(Config::default()));
+    assert_eq!(
+        Config::load(None, std::iter::empty(), Flags::default()).unwrap().0,
+        Config::default()
+    );
+    let irrelevant =
+        [("TICKCAST__CLIENT__URL", "http://x"), ("TICKCAST_HOME", "/x"), ("PATH", "/")];
+    assert_eq!(load("", &irrelevant, Flags::default()), Ok(Config::default()));
+}
+
+#[test]
+fn later_sources_win() {
+    let text = "[server]\nlisten = '127.0.0.1:1'\nadmin_listen = '127.0.0.1:2'\nworkers = 3\n";
+    let env = [("TICKCAST__SERVER__LISTEN", "127.0.0.1:10"), ("TICKCAST__SERVER__WORKERS", "4")];
+    let mut flags = Flags::default();
+    flags.set("--workers", "server.workers", "5");
+    let server = load(text, &env, flags).unwrap().server;
+    assert_eq!(server.listen.port(), 10);
+    assert_eq!(server.admin_listen.port(), 2);
+    assert_eq!(server.workers, 5);
+}
+
+#[test]
+fn environment_values_are_toml_or_text() {
+    let env = [
+        ("TICKCAST__BROKER__MEMORY__TOPIC_TTL", "\"1d\""),
+        ("TICKCAST__CORS__ORIGINS", "https://a.example, https://b.example"),
+        ("TICKCAST__ACCESS__ORIGINS", "[\"*\"]"),
+        ("TICKCAST__LOG__FILTER", "warn,tickcast=debug"),
+        ("TICKCAST__LIMITS__PAYLOAD_BYTES", "65537"),
+        ("TICKCAST__WEBSOCKET__PUBLISH", "true"),
+        ("TICKCAST__WEBSOCKET__PING_INTERVAL", "20s"),
+        ("TICKCAST__TOPICS__PATTERN", "[{match = 'a.*', history = 7}]"),
+        ("TICKCAST__HUB", "{inbox_items = 100}"),
+    ];
+    let config =
+        load("[[topics.pattern]]\nmatch = 'a'\nhistory = 1\n", &env, Flags::default()).unwrap();
+    assert_eq!(config.broker.memory.topic_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.cors.origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(config.access.origins, ["*"]);
+    assert_eq!(config.log.filter, "warn,tickcast=debug");
+    assert_eq!(config.limits.payload_bytes.bytes(), 65_537);
+    assert!(config.websocket.publish);
+    assert_eq!(config.websocket.ping_interval, Duration::from_secs(20));
+    assert_eq!(config.hub.inbox_items, 100);
+    assert_eq!(config.topics.patterns.len(), 1, "a later source replaces all patterns");
+    assert_eq!(config.for_topic("a.b").history, 7);
+    assert_eq!(config.for_topic("a").history, 1000);
+}
+
+#[test]
+fn the_first_matching_pattern_wins_over_the_defaults() {
+    let text = "
+        [topics]
+        history = 5
+        mode = 'latest'
+        [[topics.pattern]]
+        match = 'stocks.AAPL'
+        history = 6
+        [[topics.pattern]]
+        match = 'stocks.*'
+        mode = 'all'
+        flush_interval = '20ms'
+        [[topics.pattern]]
+        match = '*'
+        retain_value = false
+    ";
+    let config = load(text, &[], Flags::default()).unwrap();
+    let check = |topic: &str, history, mode, retain_value| {
+        let options = config.for_topic(topic);
+        assert_eq!(
+            (options.history, options.mode, options.retain_value),
+            (history, mode, retain_value),
+            "{topic}"
+        );
+    };
+    check("stocks.AAPL", 6, Mode::Latest, true);
+    check("stocks.AAPLX", 5, Mode::All, true);
+    check("stocks.", 5, Mode::All, true);
+    check("nba", 5, Mode::Latest, false);
+    assert_eq!(config.for_topic("stocks.X").flush_interval, Duration::from_millis(20));
+    assert_eq!(config.for_topic("nba").flush_interval, Duration::ZERO);
+}
+
+#[test]
+fn all_errors_come_together_with_place_value_and_fix() {
+    let text = "\
+listen = '127.0.0.1:80'
+[server]
+listn = '127.0.0.1:80'
+workers = -1
+[websocket]
+ping_interval = 25
+publish = 'yes'
+[limits]
+payload_bytes = '64KB'
+[colour]
+red = 1
+[[topics.pattern]]
+match = 'a'
+hystory = 1
+[[topics.pattern]]
+mode = 'newest'
+[[topics.pattern]]
+history = 1
+";
+    let env = [("TICKCAST__SERVER__ADMIN_LISTEN", "localhost"), ("TICKCAST__LOG", "5")];
+    check_errors(
+        text,
+        &env,
+        &[
+            "tickcast.toml:11: unknown key `colour.red`; see docs/config.md",
+            "tickcast.toml:9: `limits.payload_bytes` = \"64KB\" cannot be used; expected a size such as",
+            "tickcast.toml:1: unknown key `listen`; did you mean `server.listen`?",
+            "tickcast.toml:3: unknown key `server.listn`; did you mean `server.listen`?",
+            "tickcast.toml:4: `server.workers` = -1 cannot be used; expected a whole number from 0 to 1024",
+            "tickcast.toml:14: unknown key `topics.pattern[0].hystory`; did you mean `topics.pattern[0].history`?",
+            "tickcast.toml:16: `topics.pattern[1].mode` = \"newest\" cannot be used; expected \"all\" or \"latest\"",
+            "tickcast.toml:6: `websocket.ping_interval` = 25 cannot be used; expected a duration such as",
+            "tickcast.toml:7: `websocket.publish` = \"yes\" cannot be used; expected true or false",
+            "env TICKCAST__LOG: `log` is a section, not a setting; set `log.",
+            "env TICKCAST__SERVER__ADMIN_LISTEN: `server.admin_listen` = \"localhost\" cannot be used; expected an IP",
+            "tickcast.toml:18: pattern 3 of `topics.pattern` has no `match`; add for example",
+        ],
+    );
+}
+
+#[test]
+fn syntax_errors_name_the_line() {
+    check_errors("[server]\nworkers = \n", &[], &["tickcast.toml:2: not TOML: "]);
+    check_errors(
+        "[server]\nworkers = 99999999999999999999\n",
+        &[],
+        &["tickcast.toml:2: `server.workers` = "],
+    );
+    let missing =
+        Config::load(Some(Path::new("/nowhere/t.toml")), std::iter::empty(), Flags::default());
+    let text = missing.unwrap_err().to_string();
+    assert!(text.starts_with("/nowhere/t.toml: cannot be read: No such file"), "{text}");
+    assert!(text.ends_with("\n1 error in the configuration"), "{text}");
+}
+
+#[test]
+fn open_addresses_need_insecure() {
+    let text = "[server]\nlisten = '0.0.0.0:8080'\nadmin_listen = '[::]:8081'\n";
+    check_errors(
+        text,
+        &[],
+        &[
+            "tickcast.toml:2: `server.listen` = \"0.0.0.0:8080\" is not a loopback address",
+            "tickcast.toml:3: `server.admin_listen` = \"[::]:8081\" is not a loopback address",
+        ],
+    );
+    assert!(load(text, &[], Flags::default()).unwrap_err()[0].contains("--insecure"));
+    let mut flags = Flags::default();
+    flags.set("--insecure", "server.insecure", "true");
+    assert!(load(text, &[], flags).is_ok());
+    let loopback = "[server]\nlisten = '[::1]:8080'\nadmin_listen = '[::ffff:127.0.0.1]:8081'\n";
+    assert!(load(loopback, &[], Flags::default()).is_ok());
+}
+
+#[test]
+fn settings_must_fit_each_other() {
+    let text = "\
+[server]
+listen = '127.0.0.1:80'
+admin_listen = '127.0.0.1:80'
+[limits]
+payload_bytes = '2MiB'
+[websocket]
+unsent_bytes = '128KiB'
+[cors]
+origins = ['https://example.com/', 'example.com', '*', 'http://localhost:3000']
+[log]
+filter = 'info,tickcast=loud'
+[broker.memory]
+topic_ttl = '1m'
+[[topics.pattern]]
+match = 'a*b'
+[[topics.pattern]]
+match = 'a/'
+";
+    let problems = load(text, &[], Flags::default()).unwrap_err();
+    let places: Vec<_> = problems.iter().filter_map(|problem| problem.split(':').nth(1)).collect();
+    assert_eq!(
+        places,
+        ["3", "5", "7", "9", "9", "11", "15", "17", "13", "13", "13", "13"],
+        "{problems:#?}"
+    );
+}
+
+#[test]
+fn a_covered_pattern_is_a_warning() {
+    let (_folder, path) = file("[[topics.pattern]]\nmatch='a*'\n[[topics.pattern]]\nmatch='ab'\n");
+    let (_, warnings) = Config::load(Some(&path), std::iter::empty(), Flags::default()).unwrap();
+    assert!(
+        warnings.iter().any(|warning| warning.0.contains("\"ab\" is never used")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_configuration_survives_writing_and_reading() {
+    let text = "[server]\nworkers = 3\n[[topics.pattern]]\nmatch = 'x.*'\nhistory_age = '1h'\n";
+    let config = load(text, &[], Flags::default()).unwrap();
+    let written = toml::to_string(&config).unwrap();
+    assert_eq!(toml::from_str::<Config>(&written).unwrap(), config);
+    assert!(toml::from_str::<Config>("[server]\nlistn = 1\n").is_err());
+}
+
+/// The names of all leaves of a table.
+fn leaves(table: &Table, path: &str, names: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match value {
+            Value::Table(table) => leaves(table, &name, names),
+            _ => drop(names.insert(name)),
+        }
+    }
+}
+
+#[test]
+fn the_table_has_exactly_the_settings() {
+    let defaults = Table::try_from(Config::default()).unwrap();
+    let mut names = BTreeSet::new();
+    leaves(&defaults, "", &mut names);
+    assert_eq!(keys().map(|key| key.name.to_owned()).collect::<BTreeSet<_>>(), names);
+    for key in keys() {
+        let value = key
+            .name
+            .split('.')
+            .fold(Value::Table(defaults.clone()), |value, part| value[part].clone());
+        assert_eq!((key.default)(), value, "{}", key.name);
+        assert_eq!((key.check)(&value), Ok(()), "the default of {} is inside its bounds", key.name);
+    }
+}
+
+/// `docs/config.md` is this text. After a change, run the tests with `TICKCAST_BLESS=1` to write it.
+#[test]
+fn the_reference_page_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
+    let page = reference_markdown();
+    if std::env::var_os("TICKCAST_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let current = std::fs::read_to_string(&path).unwrap_or_default() == page;
+    assert!(current, "docs/config.md is out of date; run with TICKCAST_BLESS=1");
+}

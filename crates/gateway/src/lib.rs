@@ -1,0 +1,20 @@
+//! Tickcast: a horizontally scalable pub/sub gateway for live tickers.
+//!
+//! Read in this order: [`server`] starts a node; `worker` owns connections; `router` and `api` take requests;
+//! `node` joins the hub and the broker. The binary in `main.rs` adds the command line.
+
+pub mod config;
+pub mod server;
+
+pub mod cli;
+pub mod demo;
+pub mod logging;
+pub mod rlimit;
+
+mod admin;
+mod api;
+mod metrics;
+mod node;
+mod router;
+mod transport;
+mod worker;

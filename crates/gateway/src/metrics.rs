@@ -1,0 +1,178 @@
+//! What the node counts, and how it is shown to Prometheus.
+//!
+//! Workers count in plain numbers of their own and copy them to their cell once per turn; a scrape adds the cells up.
+//! So nothing is shared, hashed or locked per delivery. Requests and publishes are counted where they happen, in
+//! [`events`]. A scrape takes one [`snapshot`], and the [`table`] says how every metric is read from it: the exposition
+//! and `docs/metrics.md` both come from that table.
+//!
+//! No label ever holds a topic, an address or anything else that a client chose.
+
+mod events;
+mod exposition;
+#[cfg(test)]
+mod reference;
+mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use parking_lot::Mutex;
+use tickcast_broker::{PublishError, Published};
+use tickcast_hub::{Counters, Inbox};
+
+use self::events::Events;
+use self::snapshot::Snapshot;
+use crate::node::Node;
+use crate::router::Route;
+
+/// Defines an enum whose variants are the values of a label, so that counters can be an array indexed by it.
+macro_rules! label_values {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis enum $name:ident {
+            $($(#[$variant_attribute:meta])* $variant:ident => $text:literal,)+
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $visibility enum $name {
+            $($(#[$variant_attribute])* $variant,)+
+        }
+
+        impl $name {
+            /// The texts of all variants, in the order of their numbers.
+            $visibility const TEXTS: &[&str] = &[$($text),+];
+            $visibility const COUNT: usize = Self::TEXTS.len();
+        }
+    };
+}
+use label_values;
+
+label_values! {
+    /// Why a connection ended.
+    pub(crate) enum CloseReason {
+        /// The client closed it.
+        Client => "client",
+        /// The network did.
+        Lost => "lost",
+        /// A ping was not answered.
+        PingTimeout => "ping_timeout",
+        /// The socket took nothing for as long as the stall timeout.
+        SlowConsumer => "slow_consumer",
+        /// A frame broke the protocol.
+        ProtocolError => "protocol_error",
+        /// The node stopped.
+        Drain => "drain",
+    }
+}
+
+/// Upper bounds of the latency buckets, in milliseconds. Publishing times come in whole milliseconds.
+pub(crate) const LATENCY_BUCKETS_MS: [u64; 13] =
+    [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
+/// What one worker has done since it started, and what it holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WorkerCounters {
+    /// Connections held now.
+    pub(crate) connections: u64,
+    /// Subscriptions held now.
+    pub(crate) subscriptions: u64,
+    /// Topics with a subscription on this worker now.
+    pub(crate) topics: u64,
+    /// Connections whose socket is full now.
+    pub(crate) stalled: u64,
+    /// Connections taken.
+    pub(crate) opened: u64,
+    /// Connections ended, by [`CloseReason`].
+    pub(crate) closed: [u64; CloseReason::COUNT],
+    /// Bytes read from WebSocket connections.
+    pub(crate) received_bytes: u64,
+    /// Bytes written to WebSocket connections.
+    pub(crate) sent_bytes: u64,
+    /// Writes that took at least a byte.
+    pub(crate) writes: u64,
+    /// Times that a socket was found full.
+    pub(crate) blocked: u64,
+    /// Pings sent.
+    pub(crate) pings: u64,
+    /// Frames that were no command.
+    pub(crate) commands_bad: u64,
+    /// What the fan-out counted.
+    pub(crate) fanout: Counters,
+    /// Publications by the time from publishing to the end of the turn that wrote them, per bucket, the last for more.
+    pub(crate) latency: [u64; LATENCY_BUCKETS_MS.len() + 1],
+    /// The sum of those times, in milliseconds.
+    pub(crate) latency_sum_ms: u64,
+}
+
+/// Where a worker leaves its numbers for the next scrape.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCell(Mutex<WorkerCounters>);
+
+impl WorkerCell {
+    pub(crate) fn set(&self, counters: &WorkerCounters) {
+        *self.0.lock() = *counters;
+    }
+
+    fn get(&self) -> WorkerCounters {
+        *self.0.lock()
+    }
+}
+
+/// All numbers of the node.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    workers: Vec<Arc<WorkerCell>>,
+    inboxes: Vec<Arc<Inbox>>,
+    events: Events,
+    is_broker_up: AtomicBool,
+}
+
+impl Metrics {
+    /// The numbers of the workers behind these cells and inboxes.
+    pub(crate) fn new(workers: Vec<Arc<WorkerCell>>, inboxes: Vec<Arc<Inbox>>) -> Self {
+        Self { workers, inboxes, events: Events::default(), is_broker_up: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn is_broker_up(&self) -> bool {
+        self.is_broker_up.load(Relaxed)
+    }
+
+    pub(crate) fn set_broker_up(&self, up: bool) {
+        self.is_broker_up.store(up, Relaxed);
+    }
+
+    /// A connection beyond the bound was turned away.
+    pub(crate) fn count_refused(&self) {
+        self.events.count_refused();
+    }
+
+    /// A publish request was answered, with one result per item.
+    pub(crate) fn count_publishes(&self, results: &[Result<Published, PublishError>]) {
+        self.events.count_publishes(results);
+    }
+
+    /// A request was answered.
+    pub(crate) fn observe_request(
+        &self,
+        route: Route,
+        method: &Method,
+        status: StatusCode,
+        elapsed: Duration,
+    ) {
+        self.events.observe_request(route, method, status, elapsed);
+    }
+
+    /// Everything as it is now, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// When a family cannot be written. The table rules it out, and a test holds it to that.
+    pub(crate) fn render(&self, node: &Node) -> Result<String, prometheus::Error> {
+        exposition::text(&Snapshot::take(self, node))
+    }
+}

@@ -1,0 +1,119 @@
+//! From the table to the text that Prometheus reads.
+
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::snapshot::Snapshot;
+use super::table::{Row, SECTIONS};
+
+/// The series of one metric, as its row reads them.
+#[derive(Debug)]
+pub(super) struct Series {
+    kind: MetricType,
+    labels: &'static [&'static str],
+    metrics: Vec<Metric>,
+}
+
+impl Series {
+    /// A series with these values of the row's labels, and its value.
+    pub(super) fn value(&mut self, labels: &[&str], value: u64) {
+        let mut metric = self.metric(labels);
+        // Exact up to 2^53; the format has floating point numbers only.
+        let value = value as f64;
+        if self.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    /// A histogram with these values of the row's labels: the count of each bucket, the last for what is above all
+    /// bounds, and the sum of all values.
+    pub(super) fn histogram(
+        &mut self,
+        labels: &[&str],
+        bounds: impl Iterator<Item = f64>,
+        counts: &[u64],
+        sum: f64,
+    ) {
+        let mut total = 0;
+        let buckets = bounds.zip(counts).map(|(bound, count)| {
+            total += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(total);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        // Counted from the buckets, so that they agree although requests are observed meanwhile.
+        histogram.set_sample_count(counts.iter().sum());
+        histogram.set_sample_sum(sum);
+        let mut metric = self.metric(labels);
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    fn metric(&self, values: &[&str]) -> Metric {
+        debug_assert_eq!(
+            self.labels.len(),
+            values.len(),
+            "{values:?} are not values of {:?}",
+            self.labels
+        );
+        let pairs = self.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        Metric::from_label(pairs.collect())
+    }
+}
+
+/// One metric with all its series.
+pub(super) fn family(row: &Row, snapshot: &Snapshot<'_>) -> MetricFamily {
+    let mut series = Series { kind: row.kind, labels: row.labels, metrics: Vec::new() };
+    (row.read)(snapshot, &mut series);
+    let mut family = MetricFamily::default();
+    family.set_name(row.name.to_owned());
+    family.set_help(row.help.to_owned());
+    family.set_field_type(row.kind);
+    family.set_metric(series.metrics);
+    family
+}
+
+/// What the operating system says about the process.
+pub(super) fn process_families() -> Vec<MetricFamily> {
+    let mut families = ProcessCollector::for_self().collect();
+    let cpu = families.iter_mut().find(|family| family.name() == PROCESS_CPU);
+    if let Some(metric) = cpu.and_then(|family| family.mut_metric().first_mut()) {
+        // The collector counts whole seconds, which is too coarse for a rate over a short window.
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let mut counter = Counter::default();
+        counter.set_value(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9);
+        metric.set_counter(counter);
+    }
+    families
+}
+
+const PROCESS_CPU: &str = "process_cpu_seconds_total";
+
+/// All metrics, in the order of the table.
+///
+/// # Errors
+/// When a metric has no series: the encoder takes that for a mistake.
+pub(super) fn text(snapshot: &Snapshot<'_>) -> Result<String, prometheus::Error> {
+    let rows = SECTIONS.iter().flat_map(|(_title, rows)| *rows);
+    let mut families: Vec<MetricFamily> = rows.map(|row| family(row, snapshot)).collect();
+    families.extend(process_families());
+    TextEncoder::new().encode_to_string(&families)
+}

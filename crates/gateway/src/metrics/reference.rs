@@ -1,0 +1,86 @@
+//! The reference page of the metrics, written from the table.
+
+use prometheus::proto::{Metric, MetricFamily, MetricType};
+
+use super::events::Events;
+use super::exposition::{family, process_families};
+use super::snapshot::Snapshot;
+use super::table::SECTIONS;
+
+const INTRODUCTION: &str = "\
+# Metrics
+
+This page is generated from the table of metrics in the code; a test keeps the two equal.
+
+`GET /metrics` on the admin listener answers in the text format of Prometheus. Names and units follow its rules: seconds, bytes, `_total` for counters.
+
+- Every series is there from the start, at zero, so `rate()` sees the first event too.
+- No label holds a topic, an address or anything else that a client chose: the number of series does not grow.
+- Counters begin at zero with the process. Add the nodes up in Prometheus.
+- A publication that a connected subscriber skips is counted in `tickcast_deliveries_dropped_total`, and the client sees a sign of it: an offset jump or a `gap`.
+  After a `reset` nobody knows how many there were, so those are counted as notices, in `tickcast_reset_notices_total`.
+";
+
+const TABLE_HEAD: &str = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+
+/// A label whose values say nothing about the code.
+const VERSION: &str = "version";
+
+/// The text of `docs/metrics.md`.
+pub(super) fn markdown() -> String {
+    let events = Events::default();
+    let snapshot = Snapshot::empty(&events);
+    let mut page = INTRODUCTION.to_owned();
+    for (title, rows) in SECTIONS {
+        let families: Vec<_> = rows.iter().map(|row| family(row, &snapshot)).collect();
+        append_section(&mut page, title, &families);
+    }
+    append_section(&mut page, "Process", &process_families());
+    page
+}
+
+fn append_section(page: &mut String, title: &str, families: &[MetricFamily]) {
+    page.extend(["\n## ", title, "\n\n", TABLE_HEAD]);
+    page.extend(families.iter().map(row));
+}
+
+fn row(family: &MetricFamily) -> String {
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY | MetricType::UNTYPED => "",
+    };
+    format!(
+        "| `{}` | {kind} | {} | {}{} |\n",
+        family.name(),
+        labels(family),
+        family.help(),
+        buckets(family)
+    )
+}
+
+/// The labels, each with the values it can have.
+fn labels(family: &MetricFamily) -> String {
+    let mut labels: Vec<(&str, Vec<&str>)> = Vec::new();
+    for pair in family.get_metric().iter().flat_map(Metric::get_label) {
+        match labels.iter_mut().find(|(name, _)| *name == pair.name()) {
+            Some((_, values)) if values.contains(&pair.value()) => {}
+            Some((_, values)) => values.push(pair.value()),
+            None => labels.push((pair.name(), vec![pair.value()])),
+        }
+    }
+    let text = labels.iter().map(|(name, values)| match *name {
+        VERSION => format!("`{name}`"),
+        _ => format!("`{name}`: {}", values.join(", ")),
+    });
+    text.collect::<Vec<_>>().join("; ")
+}
+
+fn buckets(family: &MetricFamily) -> String {
+    let Some(metric) = family.get_metric().first() else { return String::new() };
+    let bounds =
+        metric.get_histogram().get_bucket().iter().map(|bucket| bucket.upper_bound().to_string());
+    let bounds = bounds.collect::<Vec<_>>();
+    if bounds.is_empty() { String::new() } else { format!(" Buckets up to {}.", bounds.join(", ")) }
+}

@@ -1,0 +1,100 @@
+//! The state of the node at one scrape.
+
+use tickcast_broker::BrokerStats;
+use tickcast_hub::HubStats;
+
+use super::events::Events;
+use super::{Metrics, WorkerCounters};
+use crate::logging;
+use crate::node::Node;
+
+/// Everything that the rows of the table read. A scrape takes it once, so that the metrics of one answer fit together.
+#[derive(Debug)]
+pub(super) struct Snapshot<'a> {
+    pub(super) node: NodeState,
+    pub(super) limits: Limits,
+    pub(super) workers: Vec<WorkerCounters>,
+    /// Items that wait in the inboxes of all workers.
+    pub(super) inbox_items: usize,
+    /// How often an item did not fit.
+    pub(super) inbox_overflows: u64,
+    pub(super) hub: HubStats,
+    pub(super) broker: BrokerStats,
+    pub(super) events: &'a Events,
+    pub(super) log_lines_dropped: u64,
+}
+
+/// Whether the node serves: 1 for yes, 0 for no.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct NodeState {
+    pub(super) ready: u64,
+    pub(super) draining: u64,
+    pub(super) broker_up: u64,
+    /// Open connections on the public listener, whatever they carry.
+    pub(super) connections: usize,
+}
+
+/// Bounds, beside the numbers that they bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    pub(super) log_bytes: usize,
+    pub(super) broker_bytes: usize,
+    /// Items in the inboxes of all workers together.
+    pub(super) inbox_items: usize,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(super) fn take(metrics: &'a Metrics, node: &Node) -> Self {
+        let config = &node.config;
+        Self {
+            node: NodeState {
+                ready: node.is_ready().into(),
+                draining: node.is_stopping().into(),
+                broker_up: metrics.is_broker_up().into(),
+                connections: node.connections.open(),
+            },
+            limits: Limits {
+                connections: node.connections.max(),
+                log_bytes: config.hub.log_memory.bytes(),
+                broker_bytes: config.broker.memory.memory.bytes(),
+                inbox_items: config.hub.inbox_items * metrics.inboxes.len(),
+            },
+            workers: metrics.workers.iter().map(|cell| cell.get()).collect(),
+            inbox_items: metrics.inboxes.iter().map(|inbox| inbox.len()).sum(),
+            inbox_overflows: metrics.inboxes.iter().map(|inbox| inbox.overflows()).sum(),
+            hub: node.hub.stats(),
+            broker: node.broker.stats(),
+            events: &metrics.events,
+            log_lines_dropped: logging::lines_dropped(),
+        }
+    }
+
+    /// The state of a node that has just started: nothing happened yet.
+    #[cfg(test)]
+    pub(super) fn empty(events: &'a Events) -> Self {
+        Self {
+            node: NodeState::default(),
+            limits: Limits::default(),
+            workers: Vec::new(),
+            inbox_items: 0,
+            inbox_overflows: 0,
+            hub: HubStats::default(),
+            broker: BrokerStats::default(),
+            events,
+            log_lines_dropped: 0,
+        }
+    }
+
+    /// One number of all workers together.
+    pub(super) fn sum(&self, number: impl Fn(&WorkerCounters) -> u64) -> u64 {
+        self.workers.iter().map(number).sum()
+    }
+
+    /// Connections on the public listener that are not WebSocket: they serve requests, or are in their handshake.
+    pub(super) fn http_connections(&self) -> u64 {
+        let websocket = self.sum(|worker| worker.connections);
+        // The workers' numbers are those of their last turn, so the difference may be off for a moment.
+        (self.node.connections as u64).saturating_sub(websocket)
+    }
+}

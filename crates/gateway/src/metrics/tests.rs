@@ -1,0 +1,248 @@
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use prometheus::proto::{MetricFamily, MetricType};
+use tickcast_hub::Gaps;
+use tickcast_protocol::Position;
+
+use super::exposition::{family, process_families, text};
+use super::reference::markdown;
+use super::table::{Row, SECTIONS};
+use super::*;
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    SECTIONS.iter().flat_map(|(_title, rows)| *rows)
+}
+
+/// All families of a node on which nothing has happened.
+fn empty_families() -> Vec<MetricFamily> {
+    let events = Events::default();
+    let snapshot = Snapshot::empty(&events);
+    rows().map(|row| family(row, &snapshot)).collect()
+}
+
+/// The values by series, as they are written.
+fn series(text: &str) -> BTreeMap<&str, f64> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name, value.parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn names_and_kinds_follow_the_rules() {
+    let mut names = HashSet::new();
+    for row in rows() {
+        let name = row.name;
+        assert!(names.insert(name), "{name} is there twice");
+        assert!(name.starts_with("tickcast_"), "{name}");
+        assert_eq!(row.kind == MetricType::COUNTER, name.ends_with("_total"), "{name}");
+        assert!(row.help.ends_with('.') && row.help.len() > 15, "{name}: {}", row.help);
+        assert!(!row.help.contains('|'), "{name} would break the table of the page");
+    }
+}
+
+#[test]
+fn every_series_is_there_from_the_start_and_once() {
+    for family in empty_families() {
+        let row = rows().find(|row| row.name == family.name()).unwrap();
+        assert!(!family.get_metric().is_empty(), "{} has no series", row.name);
+        let mut seen = HashSet::new();
+        for metric in family.get_metric() {
+            let pairs = metric.get_label().iter().map(|pair| (pair.name(), pair.value()));
+            let (names, values): (Vec<_>, Vec<_>) = pairs.unzip();
+            assert_eq!(names, row.labels, "{}", row.name);
+            assert!(seen.insert(values), "{} has a series twice", row.name);
+            let value = match row.kind {
+                MetricType::COUNTER => metric.get_counter().get_value(),
+                MetricType::GAUGE => metric.get_gauge().get_value(),
+                _ => metric.get_histogram().get_sample_sum(),
+            };
+            let expected = if row.name == "tickcast_build_info" { 1.0 } else { 0.0 };
+            assert_eq!(value, expected, "{}", row.name);
+        }
+    }
+}
+
+#[test]
+fn the_numbers_of_all_workers_are_added_up() {
+    let fanout = Counters {
+        deliveries: 100,
+        conflated: 7,
+        gaps_slow: Gaps { notices: 2, publications: 30 },
+        ..Counters::default()
+    };
+    let mut counters = WorkerCounters {
+        connections: 4,
+        fanout,
+        latency_sum_ms: 1500,
+        ..WorkerCounters::default()
+    };
+    counters.closed[CloseReason::Drain as usize] = 5;
+    // One at up to 1 ms, two at up to 2 ms, three above all bounds.
+    counters.latency[0] = 1;
+    counters.latency[1] = 2;
+    counters.latency[LATENCY_BUCKETS_MS.len()] = 3;
+    let events = Events::default();
+    let snapshot = Snapshot { workers: vec![counters; 2], ..Snapshot::empty(&events) };
+
+    let text = text(&snapshot).unwrap();
+    let series = series(&text);
+    let latency = |suffix: &str| series[&*format!("tickcast_delivery_latency_seconds{suffix}")];
+    assert_eq!(series["tickcast_workers"], 2.0);
+    assert_eq!(series["tickcast_connections{transport=\"websocket\"}"], 8.0);
+    assert_eq!(
+        series["tickcast_connections_closed_total{transport=\"websocket\",reason=\"drain\"}"],
+        10.0
+    );
+    assert_eq!(series["tickcast_deliveries_total{transport=\"websocket\"}"], 200.0);
+    let dropped = |reason| {
+        series[&*format!(
+            "tickcast_deliveries_dropped_total{{transport=\"websocket\",reason=\"{reason}\"}}"
+        )]
+    };
+    assert_eq!(
+        ["conflated", "slow_consumer", "expired", "lost"].map(dropped),
+        [14.0, 60.0, 0.0, 0.0]
+    );
+    assert_eq!(series["tickcast_gap_notices_total{reason=\"slow_consumer\"}"], 4.0);
+    assert_eq!(latency("_bucket{le=\"0.001\"}"), 2.0);
+    assert_eq!(latency("_bucket{le=\"0.002\"}"), 6.0);
+    assert_eq!(latency("_bucket{le=\"10\"}"), 6.0);
+    assert_eq!(latency("_bucket{le=\"+Inf\"}"), 12.0);
+    assert_eq!((latency("_count"), latency("_sum")), (12.0, 3.0));
+}
+
+#[test]
+fn requests_publishes_and_refusals_are_counted() {
+    let metrics = Metrics::new(Vec::new(), Vec::new());
+    let millis = Duration::from_millis;
+    metrics.observe_request(Route::Publish, &Method::POST, StatusCode::OK, millis(3));
+    metrics.observe_request(
+        Route::Publish,
+        &Method::POST,
+        StatusCode::SERVICE_UNAVAILABLE,
+        millis(1000),
+    );
+    metrics.observe_request(
+        Route::WebSocket,
+        &Method::GET,
+        StatusCode::SWITCHING_PROTOCOLS,
+        millis(0),
+    );
+    metrics.observe_request(
+        Route::Other,
+        &Method::from_bytes(b"BREW").unwrap(),
+        StatusCode::NOT_FOUND,
+        millis(1),
+    );
+    let position = Position { epoch: "a".parse().unwrap(), offset: 1 };
+    metrics.count_publishes(&[
+        Ok(Published { position, duplicate: false }),
+        Ok(Published { position, duplicate: true }),
+        Err(PublishError::Full("topics")),
+        Ok(Published { position, duplicate: false }),
+    ]);
+    metrics.count_refused();
+
+    let text = text(&Snapshot::empty(&metrics.events)).unwrap();
+    let series = series(&text);
+    let requests = |labels: &str| series[&*format!("tickcast_http_requests_total{{{labels}}}")];
+    assert_eq!(requests(r#"route="publish",method="POST",code="2xx""#), 1.0);
+    assert_eq!(requests(r#"route="publish",method="POST",code="5xx""#), 1.0);
+    assert_eq!(requests(r#"route="ws",method="GET",code="1xx""#), 1.0);
+    assert_eq!(requests(r#"route="other",method="other",code="4xx""#), 1.0);
+    let durations =
+        |labels: &str| series[&*format!("tickcast_http_request_duration_seconds{labels}")];
+    assert_eq!(durations(r#"_bucket{route="publish",le="0.0025"}"#), 0.0);
+    assert_eq!(durations(r#"_bucket{route="publish",le="0.005"}"#), 1.0);
+    assert_eq!(durations(r#"_bucket{route="publish",le="1"}"#), 2.0);
+    assert_eq!(durations(r#"_sum{route="publish"}"#), 1.003);
+    let results =
+        |result: &str| series[&*format!("tickcast_publish_messages_total{{result=\"{result}\"}}")];
+    assert_eq!(
+        ["accepted", "duplicate", "broker_full", "outcome_unknown"].map(results),
+        [2.0, 1.0, 1.0, 0.0]
+    );
+    assert_eq!(series["tickcast_connections_rejected_total{reason=\"limit\"}"], 1.0);
+}
+
+/// Counters are indexed by the number of the variant, and named by its place in the list.
+#[test]
+fn labels_stand_in_the_order_of_their_numbers() {
+    for (number, route) in Route::ALL.into_iter().enumerate() {
+        assert_eq!(route as usize, number);
+    }
+    assert_eq!(CloseReason::TEXTS[CloseReason::SlowConsumer as usize], "slow_consumer");
+    assert_eq!(CloseReason::TEXTS.len(), CloseReason::Drain as usize + 1);
+}
+
+/// A pair of route and method that should not occur is shown as soon as it does.
+#[test]
+fn no_request_is_hidden() {
+    let metrics = Metrics::new(Vec::new(), Vec::new());
+    for route in Route::ALL {
+        for method in [Method::GET, Method::POST, Method::OPTIONS, Method::PUT] {
+            for code in [101, 200, 304, 404, 503] {
+                metrics.observe_request(
+                    route,
+                    &method,
+                    StatusCode::from_u16(code).unwrap(),
+                    Duration::ZERO,
+                );
+            }
+        }
+    }
+    let shown = metrics.events.requests();
+    assert_eq!(shown.len(), Route::ALL.len() * 4 * 5);
+    assert!(shown.iter().all(|(_, count)| *count == 1));
+}
+
+#[test]
+fn the_process_shows_its_time_and_files() {
+    let families = process_families();
+    let value = |name: &str| {
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let metric = &family.get_metric()[0];
+        metric.get_counter().get_value() + metric.get_gauge().get_value()
+    };
+    assert!(value("process_cpu_seconds_total") > 0.0);
+    assert!(value("process_open_fds") > 0.0);
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_start_time_seconds") > 1e9);
+}
+
+/// The linter of Prometheus itself: Debian's package `prometheus` has it.
+#[test]
+fn promtool_has_nothing_to_say() {
+    let events = Events::default();
+    let text = text(&Snapshot::empty(&events)).unwrap();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("this test needs promtool: Debian has it in the package prometheus");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+/// `docs/metrics.md` is this text. After a change, run the tests with `TICKCAST_BLESS=1` to write it.
+#[test]
+fn the_reference_page_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let page = markdown();
+    if std::env::var_os("TICKCAST_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let current = std::fs::read_to_string(&path).unwrap_or_default() == page;
+    assert!(current, "docs/metrics.md is out of date; run with TICKCAST_BLESS=1");
+}

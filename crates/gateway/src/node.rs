@@ -1,0 +1,152 @@
+//! The one place that joins hub and broker.
+//!
+//! Publishing goes to the broker only; what comes back goes to the hub only. What the hub needs from the broker are
+//! jobs, and the [`keeper`] does them.
+
+pub(crate) mod keeper;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tickcast_broker::{
+    Broker, HistoryRequest, Inbound, PublishError, PublishItem, Published, ReadError, ReadRequest,
+    Retention, TopicState,
+};
+use tickcast_hub::{Hub, LogBounds, TopicOptions, TopicRules};
+use tickcast_protocol::{Publication, Topic};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::server::Connections;
+
+/// Longest time a publisher or a reader waits for the broker.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One item of a publish request, checked.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// The topic.
+    pub(crate) topic: Topic,
+    /// One valid JSON text, verbatim.
+    pub(crate) data: Bytes,
+    /// The idempotency key.
+    pub(crate) key: Option<String>,
+}
+
+/// What every part of the node shares.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connections: Arc<Connections>,
+    /// Set once the node begins to stop.
+    pub(crate) is_stopping: AtomicBool,
+}
+
+impl Node {
+    /// Publishes items in order and answers in the same order.
+    ///
+    /// An answer that does not come within a second is `OutcomeUnknown`: the publication may still be delivered.
+    pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Result<Published, PublishError>> {
+        let count = items.len();
+        let items = items.into_iter().map(|item| {
+            let options = self.config.for_topic(item.topic.as_str());
+            let retention = Retention {
+                value: options.retain_value,
+                history: options.history,
+                history_bytes: options.history_bytes.bytes(),
+                history_age: options.history_age,
+            };
+            PublishItem { topic: item.topic, data: item.data, key: item.key, retention }
+        });
+        let results =
+            tokio::time::timeout(BROKER_TIMEOUT, self.broker.publish(items.collect())).await;
+        let results =
+            results.unwrap_or_else(|_elapsed| vec![Err(PublishError::OutcomeUnknown); count]);
+        self.metrics.count_publishes(&results);
+        results
+    }
+
+    /// Reads what the broker holds of a topic; none if the topic does not exist.
+    pub(crate) async fn read(
+        &self,
+        topic: &Topic,
+        history: HistoryRequest,
+    ) -> Result<Option<TopicState>, ReadError> {
+        let request = ReadRequest { create: false, history };
+        let state = tokio::time::timeout(BROKER_TIMEOUT, self.broker.read(topic, request)).await;
+        state.unwrap_or(Err(ReadError::Unavailable(tickcast_broker::Unavailable)))
+    }
+
+    /// Whether a publication made now would arrive.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready_for_subscribe() && self.metrics.is_broker_up()
+    }
+
+    /// Whether new subscribers are welcome: they are while only the broker is down.
+    pub(crate) fn is_ready_for_subscribe(&self) -> bool {
+        !self.is_stopping()
+    }
+
+    /// Whether the node has begun to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Relaxed)
+    }
+}
+
+/// Where the broker hands publications in.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+}
+
+impl Intake {
+    pub(crate) fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self { hub, metrics }
+    }
+}
+
+impl Inbound for Intake {
+    fn deliver(&self, publication: Arc<Publication>) {
+        self.hub.deliver(publication);
+    }
+
+    fn link_changed(&self, up: bool) {
+        self.metrics.set_broker_up(up);
+        self.hub.link_changed(up);
+    }
+}
+
+/// The configuration, as the hub asks for it.
+#[derive(Debug)]
+pub(crate) struct Rules(pub(crate) Config);
+
+impl TopicRules for Rules {
+    fn options(&self, topic: &str) -> TopicOptions {
+        let options = self.0.for_topic(topic);
+        let without_history = options.history == 0;
+        TopicOptions {
+            mode: options.mode,
+            max_rate: None,
+            flush_interval_ms: u32::try_from(options.flush_interval.as_millis())
+                .unwrap_or(u32::MAX),
+            keeps_value: options.retain_value,
+            log: LogBounds {
+                // The node's log also serves sockets that are full for a moment, so it is there without history too.
+                publications: if without_history { LOG_PUBLICATIONS } else { options.history },
+                bytes: if without_history { LOG_BYTES } else { options.history_bytes.bytes() },
+                age: if without_history { LOG_AGE } else { options.history_age },
+            },
+        }
+    }
+}
+
+/// Bounds of the log of a topic without history: what a socket may fall behind before it gets a `gap`.
+const LOG_PUBLICATIONS: usize = 1000;
+const LOG_BYTES: usize = 1 << 20;
+const LOG_AGE: Duration = Duration::from_secs(60);

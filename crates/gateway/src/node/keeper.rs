@@ -1,0 +1,197 @@
+//! Does the hub's jobs at the broker: opens topics, repairs holes, reads history, gives idle topics back.
+//!
+//! One task. Subscribing and unsubscribing happen in the order in which interest came and went. Reads of different topics
+//! run side by side, so that a slow one keeps no other topic waiting; those of one topic run one after another, and none
+//! outlives its topic, so that no answer reaches a later life of a topic than it was asked for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tickcast_broker::{Broker, HistoryRequest, ReadError, ReadRequest, TopicState};
+use tickcast_hub::{Hub, Job, State};
+use tickcast_protocol::Topic;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How long a topic stays subscribed after its last subscriber went: clients that reload a page come back within it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Topics of one subscribe or unsubscribe at the broker.
+const BATCH: usize = 512;
+
+/// Reads that run side by side.
+const READS_MAX: usize = 64;
+
+/// First and longest pause between two attempts at a broker that does not answer.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// What a read is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Open,
+    Repair(u64),
+    History,
+}
+
+/// The reads of one topic: one under way, and those that follow. The hub asks for one of each kind at most.
+#[derive(Debug)]
+struct Reads {
+    running: AbortHandle,
+    next: VecDeque<Purpose>,
+}
+
+/// The task that does the hub's jobs.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    hub: Arc<Hub>,
+    broker: Arc<dyn Broker>,
+    wake: Arc<Notify>,
+    slots: Arc<Semaphore>,
+    tasks: JoinSet<Topic>,
+    reads: HashMap<Topic, Reads>,
+    /// Idle topics and when their grace period ends, in that order. Bounded: a topic is in it once.
+    idle: VecDeque<(Instant, Topic)>,
+}
+
+impl Keeper {
+    pub(crate) fn new(hub: Arc<Hub>, broker: Arc<dyn Broker>, wake: Arc<Notify>) -> Self {
+        let slots = Arc::new(Semaphore::new(READS_MAX));
+        let (tasks, reads, idle) = (JoinSet::new(), HashMap::new(), VecDeque::new());
+        Self { hub, broker, wake, slots, tasks, reads, idle }
+    }
+
+    /// Works until it is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let grace_ends = self.idle.front().map(|(at, _)| *at);
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(grace_ends.unwrap_or_else(Instant::now)), if grace_ends.is_some() => {}
+                Some(Ok((id, topic))) = self.tasks.join_next_with_id() => self.read_next(id, topic),
+            }
+            let mut opening = Vec::new();
+            for job in self.hub.take_jobs() {
+                match job {
+                    Job::Open { topic } => opening.push(topic),
+                    Job::Repair { topic, after } => self.read(topic, Purpose::Repair(after)),
+                    Job::History { topic } => self.read(topic, Purpose::History),
+                    Job::Idle { topic } => self.idle.push_back((Instant::now() + GRACE, topic)),
+                }
+            }
+            self.close_idle().await;
+            self.open(opening).await;
+        }
+    }
+
+    async fn open(&mut self, mut topics: Vec<Topic>) {
+        let mut pause = RETRY_MIN;
+        while !topics.is_empty() {
+            let batch = topics.split_off(topics.len().saturating_sub(BATCH));
+            if self.broker.subscribe(batch.clone()).await.is_ok() {
+                for topic in batch {
+                    self.read(topic, Purpose::Open);
+                }
+            } else {
+                // Whoever waits for these topics has a deadline of their own; the topics stay wanted until they close.
+                topics.extend(batch);
+                back_off(&mut pause).await;
+            }
+        }
+    }
+
+    async fn close_idle(&mut self) {
+        let now = Instant::now();
+        let mut closed = Vec::new();
+        while let Some((_, topic)) = self.idle.pop_front_if(|(at, _)| *at <= now) {
+            if self.hub.close_if_idle(&topic) {
+                if let Some(reads) = self.reads.remove(&topic) {
+                    reads.running.abort();
+                }
+                closed.push(topic);
+            }
+        }
+        for batch in closed.chunks(BATCH) {
+            self.broker.unsubscribe(batch.to_vec()).await;
+        }
+    }
+
+    /// Reads a topic, behind the reads of it that are asked for already.
+    fn read(&mut self, topic: Topic, purpose: Purpose) {
+        if let Some(reads) = self.reads.get_mut(&topic) {
+            reads.next.push_back(purpose);
+        } else {
+            let running = self.spawn(topic.clone(), purpose);
+            self.reads.insert(topic, Reads { running, next: VecDeque::new() });
+        }
+    }
+
+    /// A read has ended: the next one of its topic begins.
+    fn read_next(&mut self, ended: Id, topic: Topic) {
+        let Some(mut reads) = self.reads.remove(&topic) else { return };
+        if reads.running.id() == ended {
+            let Some(purpose) = reads.next.pop_front() else { return };
+            reads.running = self.spawn(topic.clone(), purpose);
+        } // Otherwise it belongs to an earlier life of the topic.
+        self.reads.insert(topic, reads);
+    }
+
+    fn spawn(&mut self, topic: Topic, purpose: Purpose) -> AbortHandle {
+        let (hub, broker, slots) =
+            (Arc::clone(&self.hub), Arc::clone(&self.broker), Arc::clone(&self.slots));
+        self.tasks.spawn(async move {
+            let mut pause = RETRY_MIN;
+            loop {
+                let slot = slots.acquire().await;
+                let state = read(&*broker, &topic, purpose).await;
+                drop(slot);
+                match state {
+                    Ok(state) => {
+                        bring_back(&hub, &topic, purpose, state);
+                        return topic;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%topic, ?purpose, %error, "reading a topic failed; trying again");
+                        back_off(&mut pause).await;
+                    }
+                }
+            }
+        })
+    }
+}
+
+async fn read(
+    broker: &dyn Broker,
+    topic: &Topic,
+    purpose: Purpose,
+) -> Result<TopicState, ReadError> {
+    let history = match purpose {
+        Purpose::Open => HistoryRequest::None,
+        Purpose::Repair(after) => HistoryRequest::After(after),
+        Purpose::History => HistoryRequest::After(0),
+    };
+    let state = broker.read(topic, ReadRequest { create: true, history }).await?;
+    // A read that may create the topic always finds it.
+    state.ok_or(ReadError::Unavailable(tickcast_broker::Unavailable))
+}
+
+fn bring_back(hub: &Hub, topic: &Topic, purpose: Purpose, state: TopicState) {
+    let complete = matches!(purpose, Purpose::History);
+    let TopicState { position, value, history } = state;
+    let state = State { position, value, history, complete };
+    match purpose {
+        Purpose::Open => hub.opened(topic, state),
+        Purpose::Repair(_) => hub.repaired(topic, state),
+        Purpose::History => hub.history_loaded(topic, state),
+    }
+}
+
+/// Sleeps with jitter, so that many nodes do not ask in step, and doubles the pause.
+async fn back_off(pause: &mut Duration) {
+    let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+    sleep(jittered).await;
+    *pause = (*pause * 2).min(RETRY_MAX);
+}

@@ -1,0 +1,221 @@
+//! Every route of the public listener, in one place: path and method in, answer out.
+//!
+//! The worker calls [`handle`] for each request of its HTTP connections. What holds for all answers is done here once:
+//! problems become documents, pages get their CORS headers, connections that cannot go on say so, and each request is
+//! counted. What a route does is in [`api`](crate::api).
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, ORIGIN};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
+use tickcast_protocol::ErrorCode;
+
+use crate::api::cors::Grant;
+use crate::api::problem::Problem;
+use crate::api::upload::Upload;
+use crate::api::{Answer, batch, health, publish, topic, websocket};
+use crate::node::Node;
+use crate::worker::Context;
+
+/// The rest of the path is the topic.
+const TOPICS: &str = "/v1/topics/";
+const PUBLISH: &str = "/v1/publish";
+const WEBSOCKET: &str = "/v1/ws";
+const HEALTH: &str = "/healthz";
+
+/// What a request is about, for the metrics: few words, whatever clients send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Route {
+    /// `POST /v1/topics/{topic}`
+    Publish,
+    /// `/v1/publish`
+    PublishBatch,
+    /// `/v1/topics/{topic}`, other methods
+    Topic,
+    /// `/v1/ws`
+    WebSocket,
+    /// `/healthz`
+    Health,
+    /// `OPTIONS`, any path
+    Options,
+    /// Any other path
+    Other,
+}
+
+impl Route {
+    /// All of them, so that each has its metrics from the start.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Publish,
+        Self::PublishBatch,
+        Self::Topic,
+        Self::WebSocket,
+        Self::Health,
+        Self::Options,
+        Self::Other,
+    ];
+
+    /// The word of the metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::PublishBatch => "publish_batch",
+            Self::Topic => "topic",
+            Self::WebSocket => "ws",
+            Self::Health => "healthz",
+            Self::Options => "options",
+            Self::Other => "other",
+        }
+    }
+
+    fn of(method: &Method, path: &str) -> Self {
+        if method == Method::OPTIONS {
+            return Self::Options;
+        }
+        match path {
+            _ if path.starts_with(TOPICS) && method == Method::POST => Self::Publish,
+            _ if path.starts_with(TOPICS) => Self::Topic,
+            PUBLISH => Self::PublishBatch,
+            WEBSOCKET => Self::WebSocket,
+            HEALTH => Self::Health,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The methods of a path, for `Allow`; none if there is nothing.
+fn allowed_methods(path: &str) -> Option<&'static str> {
+    match path {
+        _ if path.starts_with(TOPICS) => Some("GET, HEAD, POST, OPTIONS"),
+        PUBLISH => Some("POST, OPTIONS"),
+        WEBSOCKET => Some("GET, OPTIONS"),
+        HEALTH => Some("GET, HEAD, OPTIONS"),
+        _ => None,
+    }
+}
+
+/// Answers a request.
+pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>) -> Answer {
+    let started = Instant::now();
+    let node = &context.node;
+    let method = request.method().clone();
+    let route = Route::of(&method, request.uri().path());
+    let grant = Grant::of(&node.config.cors.origins, request.headers());
+
+    let mut answer = if route == Route::WebSocket && method == Method::GET {
+        upgrade(&context, request).unwrap_or_else(Problem::into_response)
+    } else {
+        let (parts, body) = request.into_parts();
+        let mut upload = Upload::new(body);
+        let answer = dispatch(node, route, &parts, &mut upload, &grant).await;
+        let mut answer = answer.unwrap_or_else(Problem::into_response);
+        if !upload.is_done() {
+            // What the client still sends would be taken for its next request.
+            close(answer.headers_mut());
+        }
+        answer
+    };
+
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        grant.apply(answer.headers_mut());
+        if node.is_stopping() {
+            close(answer.headers_mut());
+        }
+    }
+    node.metrics.observe_request(route, &method, answer.status(), started.elapsed());
+    answer
+}
+
+/// Hands a WebSocket over to the worker, with the subscriptions of its URL.
+fn upgrade(context: &Rc<Context>, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let config = &context.node.config;
+    websocket::check_origin(&config.access.origins, request.headers())?;
+    let topics_max = config.limits.subscriptions_per_connection;
+    let items = websocket::read_subscriptions(request.uri().query(), topics_max)?;
+    context.upgrade(request, items)
+}
+
+async fn dispatch(
+    node: &Node,
+    route: Route,
+    parts: &Parts,
+    upload: &mut Upload<Incoming>,
+    grant: &Grant,
+) -> Result<Answer, Problem> {
+    let path = parts.uri.path();
+    let raw_topic = path.strip_prefix(TOPICS).unwrap_or_default();
+    let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+    let is_post = parts.method == Method::POST;
+    if is_post && grant.is_refused() {
+        return Err(foreign_page(&parts.headers));
+    }
+    match route {
+        Route::Publish => publish::publish(node, raw_topic, parts, upload).await,
+        Route::PublishBatch if is_post => batch::publish(node, parts, upload).await,
+        // hyper leaves the body of an answer to HEAD out and keeps its length.
+        Route::Topic if is_read => topic::read(node, raw_topic, parts).await,
+        Route::Health if is_read => health::check(node),
+        Route::Options => Ok(options(path, grant)),
+        _ => Err(match allowed_methods(path) {
+            Some(allowed) => Problem::method_not_allowed(allowed),
+            None => Problem::not_found(path),
+        }),
+    }
+}
+
+fn foreign_page(headers: &HeaderMap) -> Problem {
+    let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
+    let origin = String::from_utf8_lossy(origin);
+    Problem::new(ErrorCode::BadOrigin, format!("pages of `{origin}` may not publish here"))
+}
+
+/// `OPTIONS` is answered everywhere: a browser's preflight must not fail for another reason than its origin.
+fn options(path: &str, grant: &Grant) -> Answer {
+    let mut answer = grant.preflight();
+    if let Some(allowed) = allowed_methods(path) {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    }
+    answer
+}
+
+fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        let check = |method: Method, path: &str, route: Route, allowed: Option<&str>| {
+            assert_eq!(Route::of(&method, path), route, "{method} {path}");
+            assert_eq!(allowed_methods(path), allowed, "{method} {path}");
+        };
+        let topic = Some("GET, HEAD, POST, OPTIONS");
+        check(Method::POST, "/v1/topics/a", Route::Publish, topic);
+        check(Method::GET, "/v1/topics/a/b", Route::Topic, topic);
+        check(Method::PUT, "/v1/topics/", Route::Topic, topic);
+        check(Method::POST, "/v1/publish", Route::PublishBatch, Some("POST, OPTIONS"));
+        check(Method::GET, "/v1/publish", Route::PublishBatch, Some("POST, OPTIONS"));
+        check(Method::GET, "/v1/ws", Route::WebSocket, Some("GET, OPTIONS"));
+        check(Method::HEAD, "/healthz", Route::Health, Some("GET, HEAD, OPTIONS"));
+        check(Method::OPTIONS, "/v1/topics/a", Route::Options, topic);
+        for path in
+            ["", "*", "/", "/v1", "/v1/topics", "/v1/publish/", "/v1/WS", "//v1/ws", "/v2/ws"]
+        {
+            check(Method::GET, path, Route::Other, None);
+            check(Method::OPTIONS, path, Route::Options, None);
+        }
+    }
+
+    #[test]
+    fn labels_are_different() {
+        let labels: std::collections::HashSet<_> =
+            Route::ALL.iter().map(|route| route.as_str()).collect();
+        assert_eq!(labels.len(), Route::ALL.len());
+        assert_eq!(Route::ALL.len(), Route::Other as usize + 1);
+    }
+}

@@ -1,0 +1,346 @@
+//! Starts and stops a node: binds, spawns the workers, accepts, and sees everything end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tickcast_broker::{Broker, Inbound, MemoryBroker, MemoryLimits};
+use tickcast_hub::{Hub, HubLimits, Inbox};
+use tickcast_protocol::Topic;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::config::Config;
+use crate::demo::Feed;
+use crate::metrics::{Metrics, WorkerCell};
+use crate::node::keeper::Keeper;
+use crate::node::{Intake, Item, Node, Rules};
+use crate::worker::{self, ACCEPTED_MAX, socket};
+
+/// How often ages are looked at. Publications and keys may outlive their bound by this much in memory, never for a reader.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Pause after an accept that failed, for example because all file descriptors are in use.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker thread could not be started.
+    #[error("cannot start worker {index}: {source}")]
+    Worker {
+        /// Its number.
+        index: usize,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Open connections of the public listener against their bound.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    open: AtomicUsize,
+    max: usize,
+}
+
+impl Connections {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { open: AtomicUsize::new(0), max }
+    }
+
+    fn try_acquire(&self) -> bool {
+        let is_free = self.open.fetch_add(1, Relaxed) < self.max;
+        if !is_free {
+            self.release();
+        }
+        is_free
+    }
+
+    /// Counts a connection that is known to be allowed: one that changes from HTTP to WebSocket.
+    pub(crate) fn acquire(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn release(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// Open connections now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// The bound.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+}
+
+/// Makes the broker of a node, handed what it delivers to. Tests put faults round it here.
+pub type MakeBroker = Box<dyn FnOnce(Arc<dyn Inbound>) -> Arc<dyn Broker>>;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Server {
+    node: Arc<Node>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    address: SocketAddr,
+    admin_address: SocketAddr,
+}
+
+impl Server {
+    /// Binds the listeners and starts everything, on the embedded broker.
+    ///
+    /// # Errors
+    /// [`StartError`] names the address and the flag, or the worker.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let memory = &config.broker.memory;
+        let limits = MemoryLimits {
+            topics_max: memory.topics_max,
+            bytes_max: memory.memory.bytes(),
+            idempotency_ttl: memory.idempotency_ttl,
+            idempotency_keys_max: memory.idempotency_keys_max,
+            topic_ttl: memory.topic_ttl,
+            ..MemoryLimits::default()
+        };
+        let sweep = CancellationToken::new();
+        let stop = sweep.clone();
+        let make: MakeBroker = Box::new(move |inbound| {
+            let broker = Arc::new(MemoryBroker::new(limits, inbound));
+            let swept = Arc::clone(&broker);
+            tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+                while sweep.run_until_cancelled(ticks.tick()).await.is_some() {
+                    swept.sweep();
+                }
+            });
+            broker
+        });
+        Self::start_with(config, make, stop).await
+    }
+
+    /// As [`Server::start`], with a broker of the caller's making. `stop` is cancelled when the node stops.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_with(
+        config: Config,
+        make_broker: MakeBroker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let public = bind(config.server.listen, "--listen").await?;
+        let admin = bind(config.server.admin_listen, "--admin-listen").await?;
+        let (address, admin_address) =
+            (local(&public, &config.server.listen), local(&admin, &config.server.admin_listen));
+
+        let count = worker_count(&config);
+        let wakes: Vec<Arc<Notify>> = (0..count).map(|_| Arc::default()).collect();
+        let inboxes: Vec<Arc<Inbox>> = wakes
+            .iter()
+            .map(|wake| {
+                let wake = Arc::clone(wake);
+                Arc::new(Inbox::new(config.hub.inbox_items, move || wake.notify_one()))
+            })
+            .collect();
+        let cells: Vec<Arc<WorkerCell>> = (0..count).map(|_| Arc::default()).collect();
+        let (node, jobs) = build_node(config, make_broker, &inboxes, cells.clone());
+
+        let mut workers = Vec::with_capacity(count);
+        let mut senders = Vec::with_capacity(count);
+        let parts = wakes.into_iter().zip(inboxes).zip(cells).enumerate();
+        for (index, ((wake, inbox), cell)) in parts {
+            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
+            let setup = worker::Setup {
+                index,
+                node: Arc::clone(&node),
+                inbox,
+                wake,
+                cell,
+                accepted,
+                stop: stop.clone(),
+            };
+            let spawned = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || worker::run(setup));
+            workers.push(spawned.map_err(|source| StartError::Worker { index, source })?);
+            senders.push(sender);
+        }
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Keeper::new(Arc::clone(&node.hub), Arc::clone(&node.broker), jobs).run());
+        tasks.spawn(sweep_hub(Arc::clone(&node.hub)));
+        tasks.spawn(accept(public, Arc::clone(&node), senders, stop.clone()));
+        // Health and metrics stay readable while the node drains: this task ends with the others, after the workers.
+        tasks.spawn(admin::serve(admin, Arc::clone(&node), CancellationToken::new()));
+        Ok(Self { node, workers, tasks, stop, address, admin_address })
+    }
+
+    /// The address of the public listener.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of the admin listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Publishes a demo feed until the node stops, through the same door as every publisher.
+    pub fn spawn_feed(&mut self, feed: Feed) {
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move {
+            let mut due = tokio::time::Instant::now();
+            for (delay, updates) in feed {
+                due += delay;
+                tokio::time::sleep_until(due).await;
+                let items = updates.into_iter().filter_map(|(topic, data)| {
+                    let topic = Topic::new(&topic).ok()?;
+                    Some(Item { topic, data: data.into(), key: None })
+                });
+                node.publish(items.collect()).await;
+            }
+        });
+    }
+
+    /// Stops accepting, tells every client, closes, and waits for the workers until the shutdown timeout.
+    ///
+    /// Returns whether everything ended in time.
+    pub async fn stop(mut self) -> bool {
+        let started = Instant::now();
+        let timeout = self.node.config.server.shutdown_timeout;
+        let connections = self.node.connections.open();
+        self.node.is_stopping.store(true, Relaxed);
+        self.stop.cancel();
+        let workers = std::mem::take(&mut self.workers);
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                match worker.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
+                    Err(_) => tracing::error!("a worker panicked"),
+                }
+            }
+        });
+        let in_time = tokio::time::timeout(timeout, joined).await.is_ok();
+        self.tasks.shutdown().await;
+        let left = self.node.connections.open();
+        tracing::info!(connections, left, elapsed = ?started.elapsed(), in_time, "stopped");
+        in_time
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, flag, source })
+}
+
+/// The address that was bound: with port 0 the kernel has chosen one.
+fn local(listener: &TcpListener, asked: &SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(*asked)
+}
+
+fn worker_count(config: &Config) -> usize {
+    match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        count => count,
+    }
+}
+
+fn build_node(
+    config: Config,
+    make_broker: MakeBroker,
+    inboxes: &[Arc<Inbox>],
+    cells: Vec<Arc<WorkerCell>>,
+) -> (Arc<Node>, Arc<Notify>) {
+    let jobs = Arc::new(Notify::new());
+    let wake_jobs = Arc::clone(&jobs);
+    let hub = Arc::new(Hub::new(
+        HubLimits { log_bytes: config.hub.log_memory.bytes() },
+        Arc::new(Rules(config.clone())),
+        inboxes.to_vec(),
+        move || wake_jobs.notify_one(),
+    ));
+    let metrics = Arc::new(Metrics::new(cells, inboxes.to_vec()));
+    let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics));
+    let broker = make_broker(Arc::new(intake));
+    let connections = Arc::new(Connections::new(config.max_connections()));
+    let node =
+        Node { config, hub, broker, metrics, connections, is_stopping: AtomicBool::new(false) };
+    (Arc::new(node), jobs)
+}
+
+/// Accepts and hands each socket to the next worker. Round-robin, because the kernel would favour the worker that is idle
+/// at the moment, and long-lived connections would pile up there.
+async fn accept(
+    listener: TcpListener,
+    node: Arc<Node>,
+    workers: Vec<mpsc::Sender<std::net::TcpStream>>,
+    stop: CancellationToken,
+) {
+    for worker in workers.iter().cycle() {
+        let socket = loop {
+            match stop.run_until_cancelled(listener.accept()).await {
+                None => return,
+                Some(Ok((socket, _peer))) if node.connections.try_acquire() => break socket,
+                Some(Ok((socket, _peer))) => refuse(socket, &node),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "accepting a connection failed; trying again in 100 ms");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        let prepared =
+            socket::prepare(&socket, &node.config.websocket).and_then(|()| socket.into_std());
+        match prepared {
+            Ok(socket) => {
+                if worker.send(socket).await.is_err() {
+                    return; // The worker has ended: so does the node.
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection was lost before it was served");
+                node.connections.release();
+            }
+        }
+    }
+}
+
+/// Answers a connection beyond the bound. Bounded itself: the answer fits any send buffer, and nothing is read.
+fn refuse(mut socket: TcpStream, node: &Node) {
+    node.metrics.count_refused();
+    tokio::spawn(async move {
+        let answer = admin::too_many_connections();
+        let sent =
+            tokio::time::timeout(Duration::from_secs(1), socket.write_all(answer.as_bytes())).await;
+        if let Ok(Err(error)) = sent {
+            tracing::debug!(%error, "a refused connection did not take its answer");
+        }
+    });
+}
+
+async fn sweep_hub(hub: Arc<Hub>) {
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        hub.sweep(u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
+    }
+}

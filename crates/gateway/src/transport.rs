@@ -1,0 +1,3 @@
+//! Client wire kinds: bytes to commands and back. WebSocket is the first.
+
+pub(crate) mod websocket;

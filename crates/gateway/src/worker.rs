@@ -1,0 +1,282 @@
+//! A worker: one thread, one runtime, and the connections that live on it.
+//!
+//! An accepted socket is handed here once and stays. hyper serves its HTTP requests; after an upgrade to WebSocket the
+//! socket leaves hyper and tokio and joins the worker's own set, where the dispatcher finds it. Handshake, commands and
+//! fan-out of a connection happen on this thread only.
+
+pub(crate) mod core;
+mod flush;
+mod poller;
+pub(crate) mod session;
+pub(crate) mod socket;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpStream as StdTcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tickcast_hub::Inbox;
+use tickcast_protocol::SubscribeItem;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::core::{PublishRequest, State};
+use self::poller::Poller;
+use crate::api::problem::Problem;
+use crate::metrics::{LATENCY_BUCKETS_MS, WorkerCell};
+use crate::node::{Item, Node};
+use crate::router;
+use crate::transport::websocket::handshake;
+
+/// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
+pub(crate) const ACCEPTED_MAX: usize = 1024;
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) index: usize,
+    pub(crate) node: Arc<Node>,
+    pub(crate) inbox: Arc<Inbox>,
+    /// Notified when the inbox stops being empty.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) cell: Arc<WorkerCell>,
+    pub(crate) accepted: mpsc::Receiver<StdTcpStream>,
+    /// Cancelled when the node stops.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a request handler reaches: the node, and the worker it runs on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) node: Arc<Node>,
+    state: RefCell<State>,
+    wake: Arc<Notify>,
+    http: http1::Builder,
+    /// HTTP connections and upgrades under way.
+    requests: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Runs a worker until the node stops and its connections are gone. The thread is its own.
+///
+/// # Errors
+/// When the runtime or the epoll set cannot be made.
+pub(crate) fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, serve(setup))
+}
+
+async fn serve(setup: Setup) -> io::Result<()> {
+    let Setup { index, node, inbox, wake, cell, mut accepted, stop } = setup;
+    let poller = Poller::new()?;
+    let state = State::new(Arc::clone(&node), index, inbox, poller.registry()?);
+    let http = http_builder(&node);
+    let (state, requests) = (RefCell::new(state), TaskTracker::new());
+    let context = Rc::new(Context { node, state, wake, http, requests, stop: stop.clone() });
+    let dispatcher = spawn_local(dispatch(Rc::clone(&context), poller, cell));
+    while let Some(Some(socket)) = stop.run_until_cancelled(accepted.recv()).await {
+        context.requests.spawn_local(serve_http(Rc::clone(&context), socket));
+    }
+    context.requests.close();
+    context.requests.wait().await;
+    context.state.borrow_mut().is_drained = true;
+    context.wake.notify_one();
+    dispatcher.await.map_err(io::Error::other)?
+}
+
+fn http_builder(node: &Node) -> http1::Builder {
+    let config = &node.config.http;
+    let mut http = http1::Builder::new();
+    // Without a timer hyper ignores the timeout.
+    http.timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_header_size(config.header_bytes.bytes())
+        .max_buf_size(config.header_bytes.bytes().max(64 * 1024));
+    http
+}
+
+/// Serves the HTTP requests of one connection, until it ends or is upgraded.
+async fn serve_http(context: Rc<Context>, socket: StdTcpStream) {
+    let connections = Arc::clone(&context.node.connections);
+    let socket = match TcpStream::from_std(socket) {
+        Ok(socket) => TokioIo::new(socket),
+        Err(error) => {
+            tracing::warn!(%error, "an accepted socket could not be registered");
+            return connections.release();
+        }
+    };
+    let service = service_fn(|request: Request<Incoming>| {
+        let context = Rc::clone(&context);
+        async move { Ok::<_, Infallible>(router::handle(context, request).await) }
+    });
+    let connection = context.http.serve_connection(socket, service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = context.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+    connections.release();
+}
+
+impl Context {
+    /// Answers a WebSocket upgrade and takes the socket over once the answer is out.
+    ///
+    /// # Errors
+    /// The [`Problem`] of a handshake that breaks a rule.
+    pub(crate) fn upgrade(
+        self: &Rc<Self>,
+        mut request: Request<Incoming>,
+        topics: Vec<SubscribeItem>,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
+        let (response, on_upgrade) = handshake::accept(&mut request)?;
+        drop(request);
+        self.requests.spawn_local(take_over(Rc::clone(self), on_upgrade, topics));
+        Ok(response.map(|()| Full::default()))
+    }
+
+    fn publish(self: &Rc<Self>, request: PublishRequest) {
+        let context = Rc::clone(self);
+        spawn_local(async move {
+            let item = Item {
+                topic: request.topic.clone(),
+                data: request.data.clone(),
+                key: request.key.clone(),
+            };
+            let result = context.node.publish(vec![item]).await.pop();
+            if let Some(result) = result {
+                context.state.borrow_mut().published(&request, result);
+                context.wake.notify_one();
+            }
+        });
+    }
+}
+
+/// Takes an upgraded socket out of hyper and tokio and into the worker's set.
+async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, topics: Vec<SubscribeItem>) {
+    let parts = match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
+        Ok(Ok(Parts { io, read_buf, .. })) => {
+            io.into_inner().into_std().map(|socket| (socket, read_buf.to_vec()))
+        }
+        Ok(Err(_)) => Err(io::Error::other("the upgraded connection is not a TCP stream")),
+        Err(error) => Err(io::Error::other(error)),
+    };
+    let attached = parts.and_then(|(socket, early)| {
+        let socket = mio::net::TcpStream::from_std(socket);
+        context.state.borrow_mut().attach(socket, early, topics)
+    });
+    match attached {
+        Ok(()) => context.wake.notify_one(),
+        Err(error) => tracing::debug!(%error, "a WebSocket connection was lost in its handshake"),
+    }
+}
+
+/// The worker's one loop: waits for the hub, the sockets or a timer, and takes a turn.
+async fn dispatch(
+    context: Rc<Context>,
+    mut poller: Poller,
+    cell: Arc<WorkerCell>,
+) -> io::Result<()> {
+    let started = Instant::now();
+    let mut timer = std::pin::pin!(sleep_until(started));
+    let mut is_stopping = false;
+    loop {
+        let is_ready = tokio::select! {
+            () = context.wake.notified() => false,
+            ready = poller.ready() => ready.map(|()| true)?,
+            () = timer.as_mut() => false,
+            () = context.stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                context.state.borrow_mut().stop();
+                false
+            }
+        };
+        // Requests that are ready now publish before the turn, so that their publications are gathered into it.
+        yield_now().await;
+        turn(&context, &mut poller, is_ready, started).await?;
+        let state = &mut *context.state.borrow_mut();
+        observe_latency(state);
+        state.publish_counters();
+        cell.set(&state.counters);
+        if state.is_finished() {
+            return Ok(());
+        }
+        timer.as_mut().reset(next_wake(state, started));
+    }
+}
+
+/// One turn: apply, read, flush. The runtime gets its share between chunks of the flush.
+async fn turn(
+    context: &Rc<Context>,
+    poller: &mut Poller,
+    is_ready: bool,
+    started: Instant,
+) -> io::Result<()> {
+    {
+        let state = &mut *context.state.borrow_mut();
+        let now = started.elapsed();
+        let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        if second != state.second {
+            state.tick(second);
+        }
+        state.begin(millis(now));
+        if is_ready {
+            poller.drain(|event| state.on_event(event))?;
+        }
+        state.resume();
+        for request in std::mem::take(&mut state.publishes) {
+            context.publish(request);
+        }
+    }
+    loop {
+        let has_more = context.state.borrow_mut().flush_chunk();
+        if !has_more {
+            return Ok(());
+        }
+        yield_now().await;
+    }
+}
+
+/// The next time that something is due without an event: a timer of the fan-out, or the tick of the second.
+fn next_wake(state: &State, started: Instant) -> Instant {
+    let second = started + Duration::from_secs(u64::from(state.second) + 1);
+    let due = state.fanout.next_due().map(|due| started + Duration::from_millis(due));
+    due.map_or(second, |due| due.min(second))
+}
+
+fn observe_latency(state: &mut State) {
+    if state.taken.is_empty() {
+        return;
+    }
+    let now = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    for published in state.taken.drain(..) {
+        let elapsed = now.saturating_sub(published);
+        let bucket = LATENCY_BUCKETS_MS.partition_point(|bound| *bound < elapsed);
+        state.counters.latency[bucket] += 1;
+        state.counters.latency_sum_ms += elapsed;
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

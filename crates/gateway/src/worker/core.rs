@@ -1,0 +1,537 @@
+//! A worker's turn: take in what the hub and the sockets bring, then flush what is owed.
+//!
+//! Everything here is synchronous and owned by one thread. The dispatcher in [`super`] borrows the state, lets it do one
+//! step, and gives the runtime its turn between steps.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use tickcast_broker::{PublishError, Published};
+use tickcast_hub::{ConnectionId, Fanout, FanoutLimits, Inbox, Item, Plan, Replies};
+use tickcast_protocol::{
+    CloseCode, Command, ErrorCode, Id, Opcode, PublishCommand, ServerMessage, SubscribeItem, Topic,
+    close_frame, limits::COMMAND_OVERHEAD_BYTES_MAX,
+};
+
+use super::session::{Phase, Sessions};
+use super::socket;
+use crate::metrics::{CloseReason, WorkerCounters};
+use crate::node::Node;
+use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
+
+/// The worker's read buffer. No connection has one of its own.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Reads of one socket in one turn; a peer that sends without pause must not keep the others waiting.
+const READS_PER_TURN: usize = 4;
+
+/// How long a closed connection's peer may take to hang up, in seconds.
+const LINGER_SECONDS: u32 = 2;
+
+/// How long a topic may take to be settled before a subscribe command is answered without it, in milliseconds.
+const SETTLE_MS: u64 = 1000;
+
+/// A publish command on its way to the broker.
+#[derive(Debug)]
+pub(crate) struct PublishRequest {
+    pub(crate) connection: ConnectionId,
+    pub(crate) serial: u32,
+    pub(crate) id: Option<Id>,
+    pub(crate) topic: Topic,
+    pub(crate) data: Bytes,
+    pub(crate) key: Option<String>,
+}
+
+/// Everything that one worker owns.
+#[derive(Debug)]
+pub(crate) struct State {
+    node: Arc<Node>,
+    inbox: Arc<Inbox>,
+    registry: Registry,
+    pub(super) fanout: Fanout,
+    pub(super) sessions: Sessions,
+    pub(super) plan: Plan,
+    pub(super) counters: WorkerCounters,
+    /// Seconds since the worker started.
+    pub(super) second: u32,
+    /// Connections whose socket is full, with their serials.
+    pub(super) stalled: Vec<(ConnectionId, u32)>,
+    /// Paused connections whose output has gone out.
+    pub(super) resumable: Vec<ConnectionId>,
+    /// Closed connections, with their serials and the second at which they are dropped.
+    lingering: VecDeque<(ConnectionId, u32, u32)>,
+    /// Publish commands to be taken to the broker by the dispatcher.
+    pub(super) publishes: Vec<PublishRequest>,
+    items: VecDeque<Item>,
+    scratch: Box<[u8]>,
+    /// Publishing times of the publications taken in this turn, in milliseconds since 1970.
+    pub(super) taken: Vec<u64>,
+    /// Set when the node stops: who comes now is told to go elsewhere.
+    is_stopping: bool,
+    /// Set when the node stops and the last HTTP request has its answer: no connection can come any more.
+    pub(super) is_drained: bool,
+}
+
+impl State {
+    pub(super) fn new(
+        node: Arc<Node>,
+        worker: usize,
+        inbox: Arc<Inbox>,
+        registry: Registry,
+    ) -> Self {
+        let limits = FanoutLimits {
+            subscriptions_per_connection: node.config.limits.subscriptions_per_connection,
+            settle_ms: SETTLE_MS,
+        };
+        Self {
+            fanout: Fanout::new(Arc::clone(&node.hub), worker, limits),
+            node,
+            inbox,
+            registry,
+            sessions: Sessions::default(),
+            plan: Plan::default(),
+            counters: WorkerCounters::default(),
+            second: 0,
+            stalled: Vec::new(),
+            resumable: Vec::new(),
+            lingering: VecDeque::new(),
+            publishes: Vec::new(),
+            items: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            taken: Vec::new(),
+            is_stopping: false,
+            is_drained: false,
+        }
+    }
+
+    /// Takes a connection whose handshake is done, with bytes that came behind it and the topics of its URL.
+    pub(super) fn attach(
+        &mut self,
+        mut socket: TcpStream,
+        mut early: Vec<u8>,
+        topics: Vec<SubscribeItem>,
+    ) -> io::Result<()> {
+        let connection = self.fanout.attach();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.registry.register(&mut socket, Token(connection.index()), interest)
+        {
+            self.fanout.detach(connection);
+            return Err(error);
+        }
+        self.sessions.insert(connection, socket, self.second);
+        self.counters.opened += 1;
+        self.node.connections.acquire();
+        if self.is_stopping {
+            self.send_away(connection);
+            return Ok(());
+        }
+        if !self.node.metrics.is_broker_up() {
+            self.sessions.reply(connection, &ServerMessage::Status { broker: "down" });
+        }
+        if !topics.is_empty() {
+            let items = topics.into_iter().map(Ok).collect();
+            self.fanout.subscribe(connection, None, items, &mut self.sessions);
+        }
+        self.decode(connection, &mut early);
+        self.queue_replies();
+        Ok(())
+    }
+
+    /// Begins a turn: the hub's items, and what is due now.
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.fanout.advance(now_ms, &mut self.sessions);
+        let mut items = std::mem::take(&mut self.items);
+        let stale = self.inbox.take(&mut items);
+        for item in items.drain(..) {
+            match item {
+                Item::Link { up } => self.tell_status(up),
+                item => {
+                    if let Item::Publication { publication, .. } = &item {
+                        self.taken.push(publication.time_ms());
+                    }
+                    self.fanout.apply(item, &mut self.sessions);
+                }
+            }
+        }
+        self.items = items;
+        if !stale.is_empty() {
+            self.fanout.resync(&stale);
+        }
+        self.queue_replies();
+    }
+
+    /// Queues the connections that got a reply for flushing.
+    pub(super) fn queue_replies(&mut self) {
+        while let Some(connection) = self.sessions.pop_replied() {
+            self.fanout.enqueue(connection);
+        }
+    }
+
+    fn tell_status(&mut self, up: bool) {
+        let message = ServerMessage::Status { broker: if up { "up" } else { "down" } };
+        let mut frame = Vec::new();
+        message.append_frame(&mut frame);
+        for index in 0..self.sessions.span() {
+            if let Some(session) = self.sessions.at(index)
+                && session.phase == Phase::Open
+            {
+                session.output().extend_from_slice(&frame);
+                self.fanout.enqueue(ConnectionId::at(index));
+            }
+        }
+    }
+
+    /// A socket of the worker's set is ready.
+    pub(super) fn on_event(&mut self, event: &Event) {
+        let connection = ConnectionId::at(event.token().0);
+        if event.is_writable()
+            && let Some(session) = self.sessions.get(connection)
+            && std::mem::take(&mut session.is_blocked)
+        {
+            self.fanout.set_blocked(connection, false);
+            self.fanout.enqueue(connection);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            // At the end of the stream a short read does not mean that nothing follows: the end itself does.
+            self.read(connection, event.is_read_closed() || event.is_error());
+        }
+    }
+
+    /// Goes on with connections that were paused until their replies had gone out.
+    pub(super) fn resume(&mut self) {
+        for connection in std::mem::take(&mut self.resumable) {
+            let Some(session) = self.sessions.get(connection) else { continue };
+            if session.is_paused && !session.is_saturated() {
+                session.is_paused = false;
+                self.decode(connection, &mut []);
+                self.read(connection, true);
+            }
+        }
+        self.queue_replies();
+    }
+
+    fn read(&mut self, connection: ConnectionId, to_the_end: bool) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for round in 0.. {
+            let Some(session) = self.sessions.get(connection) else { break };
+            if session.is_paused {
+                break;
+            }
+            if round == READS_PER_TURN {
+                // Its edge is spent, so it must be read again without one.
+                session.is_paused = true;
+                self.resumable.push(connection);
+                break;
+            }
+            match session.socket.read(&mut scratch) {
+                Ok(0) => {
+                    self.remove(connection, CloseReason::Client);
+                    break;
+                }
+                Ok(length) => {
+                    session.last_traffic = self.second;
+                    session.awaits_pong = false;
+                    self.counters.received_bytes += length as u64;
+                    if session.phase == Phase::Open {
+                        self.decode(connection, &mut scratch[..length]);
+                    }
+                    if length < scratch.len() && !to_the_end {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was lost while reading");
+                    self.remove(connection, CloseReason::Lost);
+                    break;
+                }
+            }
+        }
+        self.scratch = scratch;
+        self.queue_replies();
+    }
+
+    /// Decodes what was read, together with what earlier reads left.
+    fn decode(&mut self, connection: ConnectionId, input: &mut [u8]) {
+        let message_max =
+            self.node.config.limits.payload_bytes.bytes() + COMMAND_OVERHEAD_BYTES_MAX;
+        let Some(session) = self.sessions.get(connection) else { return };
+        let mut reader = session.reader.take();
+        let result =
+            Reader::read(&mut reader, input, message_max, |event| self.handle(connection, &event));
+        if let Some(session) = self.sessions.get(connection) {
+            session.reader = reader;
+        }
+        if let Err(Violation { code, reason }) = result {
+            self.close(connection, code, reason, CloseReason::ProtocolError);
+        }
+    }
+
+    fn handle(&mut self, connection: ConnectionId, input: &Input<'_>) -> Flow {
+        match input {
+            Input::Text(text) => self.command(connection, text),
+            Input::Binary => {
+                self.counters.commands_bad += 1;
+                let message = "commands are JSON in text frames; this frame is binary";
+                self.reply_error(connection, None, ErrorCode::BadCommand, message);
+            }
+            Input::Ping(payload) => self.sessions.control(connection, Opcode::Pong, payload),
+            Input::Pong => {}
+            Input::Close(code) => {
+                self.close(connection, code.unwrap_or(CloseCode::NORMAL), "", CloseReason::Client);
+            }
+        }
+        match self.sessions.get(connection) {
+            Some(session) if session.phase == Phase::Open => {
+                session.is_paused = session.is_saturated();
+                if session.is_paused { Flow::Pause } else { Flow::Continue }
+            }
+            _ => Flow::Stop,
+        }
+    }
+
+    fn command(&mut self, connection: ConnectionId, text: &str) {
+        match Command::decode(text) {
+            Ok((id, Command::Subscribe { items })) => {
+                self.fanout.subscribe(connection, id, items, &mut self.sessions);
+            }
+            Ok((id, Command::Unsubscribe { topics })) => {
+                self.fanout.unsubscribe(connection, id.as_ref(), topics, &mut self.sessions);
+            }
+            Ok((id, Command::Publish(command))) => self.publish(connection, id, command),
+            Ok((id, Command::Auth)) => {
+                let message = "this node has no end-user tokens; subscribe without one";
+                self.reply_error(connection, id.as_ref(), ErrorCode::NotConfigured, message);
+            }
+            Ok((id, Command::Ping)) => {
+                self.sessions.reply(connection, &ServerMessage::Pong { id: id.as_ref() });
+            }
+            Err(error) => {
+                self.counters.commands_bad += 1;
+                self.reply_error(connection, error.id.as_ref(), error.code, &error.message);
+            }
+        }
+    }
+
+    fn reply_error(
+        &mut self,
+        connection: ConnectionId,
+        id: Option<&Id>,
+        code: ErrorCode,
+        message: &str,
+    ) {
+        let message = ServerMessage::Error { id, code, message };
+        self.sessions.reply(connection, &message);
+    }
+
+    fn publish(&mut self, connection: ConnectionId, id: Option<Id>, command: PublishCommand<'_>) {
+        let config = &self.node.config;
+        let max = config.limits.payload_bytes.bytes();
+        if !config.websocket.publish {
+            let message =
+                "publishing over WebSocket is not allowed here; use POST /v1/topics/{topic}";
+            return self.reply_error(connection, id.as_ref(), ErrorCode::Forbidden, message);
+        }
+        if command.data.len() > max {
+            let message =
+                format!("the payload has {} bytes; at most {max} are allowed", command.data.len());
+            return self.reply_error(connection, id.as_ref(), ErrorCode::PayloadTooLarge, &message);
+        }
+        let Some(session) = self.sessions.get(connection) else { return };
+        session.publishing += 1;
+        self.publishes.push(PublishRequest {
+            connection,
+            serial: session.serial,
+            id,
+            topic: command.topic,
+            data: Bytes::copy_from_slice(command.data),
+            key: command.key,
+        });
+    }
+
+    /// The broker has answered a publish command.
+    pub(super) fn published(
+        &mut self,
+        request: &PublishRequest,
+        result: Result<Published, PublishError>,
+    ) {
+        let Some(session) = self.sessions.get(request.connection) else { return };
+        if session.serial != request.serial {
+            return; // The connection has gone; another one has its index now.
+        }
+        session.publishing -= 1;
+        if session.is_paused {
+            self.resumable.push(request.connection);
+        }
+        let id = request.id.as_ref();
+        match result {
+            Ok(published) => {
+                let (epoch, offset) = (published.position.epoch, published.position.offset);
+                let message = ServerMessage::Published { id, topic: &request.topic, epoch, offset };
+                self.sessions.reply(request.connection, &message);
+            }
+            Err(error) => {
+                let code = match error {
+                    PublishError::Unavailable => ErrorCode::BrokerUnavailable,
+                    PublishError::OutcomeUnknown => ErrorCode::OutcomeUnknown,
+                    PublishError::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+                    PublishError::Full(_) => ErrorCode::BrokerFull,
+                };
+                self.reply_error(request.connection, id, code, &error.to_string());
+            }
+        }
+        self.queue_replies();
+    }
+
+    /// Closes a connection from this side: what was begun and the replies go out, then the close frame.
+    fn close(
+        &mut self,
+        connection: ConnectionId,
+        code: CloseCode,
+        reason: &str,
+        label: CloseReason,
+    ) {
+        let Some(session) = self.sessions.get(connection) else { return };
+        if session.phase != Phase::Open {
+            return;
+        }
+        session.output().extend_from_slice(&close_frame(code, reason));
+        session.phase = Phase::Closing;
+        self.counters.closed[label as usize] += 1;
+        self.fanout.enqueue(connection);
+    }
+
+    /// The close frame is written: half-close, and wait for the peer to hang up, so that it can read what is under way.
+    pub(super) fn linger(&mut self, connection: ConnectionId) {
+        let until = self.second + LINGER_SECONDS;
+        if let Some(session) = self.sessions.get(connection) {
+            session.phase = Phase::Lingering;
+            if session.socket.shutdown(std::net::Shutdown::Write).is_ok() {
+                self.lingering.push_back((connection, session.serial, until));
+                return;
+            }
+        }
+        self.remove(connection, CloseReason::Lost);
+    }
+
+    /// Forgets a connection and closes its socket.
+    pub(super) fn remove(&mut self, connection: ConnectionId, label: CloseReason) {
+        let Some(session) = self.sessions.remove(connection) else { return };
+        self.fanout.detach(connection);
+        if session.phase == Phase::Open {
+            self.counters.closed[label as usize] += 1;
+        }
+        self.node.connections.release();
+    }
+
+    /// Once a second: pings, sockets that are stuck, and closed ones whose peer does not hang up.
+    pub(super) fn tick(&mut self, second: u32) {
+        self.second = second;
+        while let Some((connection, serial, _)) =
+            self.lingering.pop_front_if(|(_, _, until)| *until <= second)
+        {
+            if self.sessions.get(connection).is_some_and(|session| session.serial == serial) {
+                self.remove(connection, CloseReason::Client);
+            }
+        }
+        self.close_stalled();
+        self.ping_idle();
+    }
+
+    fn close_stalled(&mut self) {
+        let timeout = self.node.config.websocket.stall_timeout.as_secs();
+        let mut stalled = std::mem::take(&mut self.stalled);
+        stalled.retain(|(connection, serial)| {
+            let Some(session) = self.sessions.get(*connection).filter(|s| s.serial == *serial)
+            else {
+                return false;
+            };
+            session.is_listed = session.is_blocked;
+            if !session.is_blocked {
+                return false;
+            }
+            let is_over = u64::from(self.second.saturating_sub(session.stalled_since)) >= timeout;
+            if is_over {
+                if session.phase == Phase::Open {
+                    socket::write_last(
+                        session,
+                        &close_frame(CloseCode::SLOW_CONSUMER, "slow consumer"),
+                    );
+                }
+                self.remove(*connection, CloseReason::SlowConsumer);
+            }
+            !is_over
+        });
+        // Connections that were blocked while this went on do not exist: the list is put back as it was.
+        self.stalled = stalled;
+        self.counters.stalled = self.stalled.len() as u64;
+    }
+
+    /// Looks at each connection once per ping interval, a slice of them every second.
+    fn ping_idle(&mut self) {
+        let interval = u32::try_from(self.node.config.websocket.ping_interval.as_secs())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let first = (self.second % interval) as usize;
+        for index in (first..self.sessions.span()).step_by(interval as usize) {
+            let Some(session) = self.sessions.at(index) else { continue };
+            let silence = self.second.saturating_sub(session.last_traffic);
+            if silence < interval || session.phase != Phase::Open {
+                continue;
+            }
+            let awaits_pong = std::mem::replace(&mut session.awaits_pong, true);
+            let connection = ConnectionId::at(index);
+            if awaits_pong {
+                self.close(
+                    connection,
+                    CloseCode::PING_TIMEOUT,
+                    "ping timeout",
+                    CloseReason::PingTimeout,
+                );
+            } else {
+                self.sessions.control(connection, Opcode::Ping, &[]);
+                self.counters.pings += 1;
+            }
+        }
+        self.queue_replies();
+    }
+
+    /// Tells every client that the node goes, and closes.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
+        for index in 0..self.sessions.span() {
+            if self.sessions.at(index).is_some() {
+                self.send_away(ConnectionId::at(index));
+            }
+        }
+    }
+
+    fn send_away(&mut self, connection: ConnectionId) {
+        let reconnect_in_ms = rand::random_range(0..RECONNECT_SPREAD_MS);
+        self.sessions.reply(connection, &ServerMessage::Goaway { reconnect_in_ms });
+        self.close(connection, CloseCode::RESTART, "the node is stopping", CloseReason::Drain);
+        self.queue_replies();
+    }
+
+    /// Whether the worker has nothing left to do.
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_drained && self.sessions.len() == 0
+    }
+
+    /// Copies the numbers of this turn to where the metrics read them.
+    pub(super) fn publish_counters(&mut self) {
+        self.counters.connections = self.sessions.len() as u64;
+        self.counters.subscriptions = self.fanout.subscriptions() as u64;
+        self.counters.topics = self.fanout.topics() as u64;
+        self.counters.fanout = self.fanout.counters();
+    }
+}
+
+/// Clients of a node that stops come back within this time, spread evenly.
+const RECONNECT_SPREAD_MS: u64 = 2000;

@@ -1,0 +1,29 @@
+//! A node as its users meet it: over real sockets, one subject per module.
+//!
+//! Most tests start a node in this process ([`harness`]), some the program itself. Nothing sleeps: a test waits for the
+//! event it is about, with a deadline that only a broken node reaches. The slow tests are in `tests/system`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../support/exposition.rs"]
+mod exposition;
+#[path = "../support/oracle.rs"]
+mod oracle;
+#[path = "../support/program.rs"]
+mod program;
+
+mod harness;
+
+mod faults;
+mod http;
+mod metrics;
+mod protocol;
+mod shutdown;
+mod slow_clients;
+mod verdicts;
+mod websocket;

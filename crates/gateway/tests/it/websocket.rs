@@ -1,0 +1,5 @@
+//! WebSocket as RFC 6455 has it, below the client protocol.
+
+mod frames;
+mod handshake;
+mod liveness;

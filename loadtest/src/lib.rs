@@ -1,0 +1,34 @@
+//! Load tester of Tickcast and its peers, with the bare loop as the yardstick.
+//!
+//! A black box: it talks the public wire and looks at the server's process, nothing else. Four commands: `floor` is the
+//! bare loop as a server, `fanout` and `idle` measure any server, `bench` runs both against the floor and checks the
+//! budgets of the design. Linux only, since CPU time and memory come from `/proc`.
+//!
+//! Reading order: [`wire`] and [`http`] are the bytes, [`floor`] the yardstick; [`plan`] and [`payload`] say what is
+//! sent when, [`receivers`] and [`publisher`] do it on one [`reactor`], [`account`] and [`latency`] keep the books;
+//! [`fanout`], [`idle`] and [`mod@bench`] are the runs; [`report`] and [`assertion`] judge them for people and scripts.
+//!
+//! What it refuses to do: to be a client library, to follow redirects, to speak TLS, to chase a closed loop's peak rate.
+
+pub mod account;
+pub mod assertion;
+pub mod bench;
+pub mod cli;
+pub mod connection;
+pub mod error;
+pub mod fanout;
+pub mod floor;
+pub mod http;
+pub mod idle;
+pub mod latency;
+pub mod payload;
+pub mod plan;
+pub mod proc;
+pub mod progress;
+pub mod publisher;
+pub mod reactor;
+pub mod receivers;
+pub mod report;
+pub mod target;
+pub mod units;
+pub mod wire;

@@ -1,0 +1,9 @@
+//! The load tester as a whole: against its own floor, and against a server that breaks its promises on purpose.
+
+#![expect(clippy::expect_used, reason = "in a test, a broken expectation is a failed test")]
+
+mod bench;
+mod child;
+mod fake;
+mod fanout;
+mod idle;
