@@ -95,7 +95,7 @@ struct Subscription {
 }
 
 /// What a subscription is in the middle of.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Flags(u8);
 
 impl Flags {
@@ -181,6 +181,8 @@ pub struct Fanout {
     /// The `since` of subscriptions that are not acknowledged yet.
     starting: HashMap<u32, Option<Since>, ahash::RandomState>,
     next_generation: u32,
+    /// Counts the changes of logs: what was gathered at one count is what is owed at the same count.
+    stamp: u64,
     counters: Counters,
 }
 
@@ -208,6 +210,7 @@ impl Fanout {
             next_ack: 0,
             starting: HashMap::default(),
             next_generation: 0,
+            stamp: 1,
             counters: Counters::default(),
         }
     }
@@ -337,6 +340,7 @@ impl Fanout {
 
     /// Applies what the hub says about a topic.
     pub fn apply(&mut self, item: Item, replies: &mut impl Replies) {
+        self.stamp += 1;
         match item {
             Item::Publication { local, publication, floor } => {
                 self.apply_publication(local, publication, floor);

@@ -39,9 +39,10 @@ impl State {
             return Ok(());
         }
         let waiting = session.output.as_deref().map_or(&[][..], |output| &output.bytes);
-        self.plan.start(waiting);
         if session.phase == Phase::Open {
-            self.fanout.gather(connection, &mut self.plan);
+            self.fanout.gather(connection, waiting, &mut self.plan);
+        } else {
+            self.plan.start(waiting);
         }
         let bytes = self.plan.bytes();
         let written = if bytes.is_empty() { 0 } else { write_some(&mut session.socket, bytes)? };

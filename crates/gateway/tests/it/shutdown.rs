@@ -7,7 +7,7 @@ use tickcast::config::Config;
 use tickcast::server::Server;
 
 use crate::harness::{Node, Raw, Socket, within};
-use crate::program::{Program, run};
+use crate::program::{Program, command};
 
 #[tokio::test]
 async fn a_node_that_stops_tells_its_clients_and_closes() {
@@ -45,6 +45,7 @@ async fn the_program_ends_well_when_it_is_asked_to() {
     assert_eq!(socket.value().await["type"], "subscribed");
     let mut stuck = Raw::connect(program.address).await;
     stuck.upgrade().await;
+    assert_eq!(Raw::connect(program.admin).await.get("/readyz", "").await.status, 200);
     let mut publisher = Raw::connect(program.address).await;
     assert_eq!(publisher.post("/v1/topics/a", "", "1").await.status, 200);
     socket.expect_numbers("a", 1..=1).await;
@@ -78,7 +79,7 @@ async fn a_request_that_has_begun_is_answered_before_the_end() {
 
 /// The exit code, and what was said on standard error.
 fn failure(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = run(arguments);
+    let output = command(arguments).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 

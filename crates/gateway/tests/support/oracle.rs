@@ -109,7 +109,7 @@ impl Oracle {
         self.tally.published += 1;
         let run = self.run(topic, &place.epoch);
         run.last = run.last.max(place.offset);
-        self.agree(topic, &place.epoch, place.offset, data, true);
+        self.agree(topic, (&place.epoch, place.offset), data, true);
     }
 
     /// The verdict so far on everything but what may still be under way.
@@ -144,7 +144,8 @@ impl Oracle {
     }
 
     /// Everyone must see the same payload at the same place.
-    fn agree(&mut self, topic: &str, epoch: &str, offset: u64, data: &str, is_published: bool) {
+    fn agree(&mut self, topic: &str, place: (&str, u64), data: &str, is_published: bool) {
+        let (epoch, offset) = place;
         let publications = &mut self.run(topic, epoch).publications;
         let Some(known) = publications.get_mut(&offset) else {
             publications.insert(offset, Publication { data: data.into(), is_published });
@@ -352,7 +353,7 @@ impl Follower {
         };
         oracle.tally.delivered += 1;
         if let Some(data) = message.data {
-            oracle.agree(name, &place.epoch, offset, data.get(), false);
+            oracle.agree(name, (&place.epoch, offset), data.get(), false);
         }
         if let Some(breach) = breach {
             self.find(oracle, breach, text);

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,11 +18,6 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
-}
-
-/// Runs the program to its end.
-pub(crate) fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().expect("the program starts")
 }
 
 /// `tickcast serve` on free ports.
@@ -55,10 +50,6 @@ impl Program {
             panic!("the node did not start: {}", log.lock().expect("no panic"))
         };
         Self { child, log, running, address, admin }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Asks it to stop, as an operator would.

@@ -26,6 +26,18 @@ pub struct Plan {
     shared: Option<Arc<Publication>>,
     pieces: Vec<Piece>,
     is_full: bool,
+    /// What the pieces were gathered for, in order, and when: the next connection may be owed the very same.
+    visits: Vec<Visit>,
+    stamp: u64,
+}
+
+/// All that the bytes of a subscription without a rate depend on, as long as no log changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Visit {
+    topic: u32,
+    cursor: u64,
+    mode: Mode,
+    flags: Flags,
 }
 
 /// Bytes that are sent as a whole: a frame, perhaps behind the notice that explains it.
@@ -35,8 +47,6 @@ struct Piece {
     /// Where the piece ends in the write.
     end: usize,
     cursor: u64,
-    /// Publications that are passed over, and why.
-    skipped: u64,
     kind: Kind,
     then: Then,
 }
@@ -44,9 +54,37 @@ struct Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nothing,
-    Publication,
-    Gap(GapReason, bool),
+    /// A publication; in mode `latest` after some that are passed over.
+    Publication {
+        skipped: u64,
+    },
+    /// A notice that some are passed over, perhaps with the value behind it.
+    Gap {
+        reason: GapReason,
+        skipped: u64,
+        with_value: bool,
+    },
+    /// A notice that offsets start anew, and the value behind it.
     Reset,
+}
+
+impl Kind {
+    /// The same notice, with the value behind it.
+    fn with_value(self) -> Self {
+        match self {
+            Self::Gap { reason, skipped, .. } => Self::Gap { reason, skipped, with_value: true },
+            other => other,
+        }
+    }
+
+    /// Whether the piece carries a publication.
+    fn has_value(self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Gap { with_value, .. } => with_value,
+            Self::Publication { .. } | Self::Reset => true,
+        }
+    }
 }
 
 /// What happens to the subscription after this piece.
@@ -71,6 +109,12 @@ pub struct Committed {
     pub has_more: bool,
 }
 
+impl Subscription {
+    fn visit(&self) -> Visit {
+        Visit { topic: self.topic, cursor: self.cursor, mode: self.mode, flags: self.flags }
+    }
+}
+
 impl Plan {
     /// Starts a plan for one connection with bytes that go first.
     pub fn start(&mut self, prefix: &[u8]) {
@@ -81,6 +125,8 @@ impl Plan {
         self.pieces.clear();
         self.shared = None;
         self.is_full = false;
+        self.visits.clear();
+        self.stamp = 0;
     }
 
     /// Everything to write.
@@ -95,7 +141,7 @@ impl Plan {
 
     fn push(&mut self, subscription: u32, cursor: u64, kind: Kind, then: Then) {
         let end = self.bytes().len();
-        self.pieces.push(Piece { subscription, end, cursor, skipped: 0, kind, then });
+        self.pieces.push(Piece { subscription, end, cursor, kind, then });
         self.is_full |= end >= PLAN_BYTES;
     }
 
@@ -120,21 +166,55 @@ impl Plan {
 }
 
 impl Fanout {
-    /// Gathers what the connection is owed into a plan that was [started](Plan::start).
+    /// Gathers into `plan` what the connection is owed, behind the bytes that go first.
     ///
     /// Nothing changes until [`Fanout::commit`]: what the socket does not take is simply gathered again.
-    pub fn gather(&self, connection: ConnectionId, plan: &mut Plan) {
-        let Some(state) = self.connections.get(connection.index()) else { return };
-        let mut index = state.dirty_head;
+    pub fn gather(&self, connection: ConnectionId, prefix: &[u8], plan: &mut Plan) {
+        let head = self.connections.get(connection.index()).map_or(NONE, |state| state.dirty_head);
+        if prefix.is_empty() && self.repeat(head, plan) {
+            return;
+        }
+        plan.start(prefix);
+        let mut index = head;
+        let mut is_rated = false;
         while index != NONE && !plan.is_full {
             let subscription = &self.subscriptions[index as usize];
             let topic = &self.topics[subscription.topic as usize];
+            plan.visits.push(subscription.visit());
+            is_rated |= subscription.interval_ms > 0;
             match &topic.log {
                 Some(log) => self.gather_subscription(index, subscription, (topic, log), plan),
                 None => plan.push(index, subscription.cursor, Kind::Nothing, Then::Finish),
             }
             index = subscription.next_dirty;
         }
+        if prefix.is_empty() && !plan.is_full && !is_rated {
+            plan.stamp = self.stamp;
+        }
+    }
+
+    /// Connections with equal subscriptions at equal cursors are owed equal bytes: takes over those of the connection
+    /// before, if that is so. Everyone on the same page then costs one copy.
+    fn repeat(&self, head: u32, plan: &mut Plan) -> bool {
+        if plan.stamp != self.stamp {
+            return false;
+        }
+        let mut index = head;
+        let mut pieces = plan.pieces.iter_mut();
+        for visit in &plan.visits {
+            let Some(subscription) = self.subscriptions.get(index as usize) else { return false };
+            if subscription.interval_ms > 0 || subscription.visit() != *visit {
+                return false;
+            }
+            for piece in pieces.by_ref() {
+                piece.subscription = index;
+                if piece.then != Then::Continue {
+                    break;
+                }
+            }
+            index = subscription.next_dirty;
+        }
+        index == NONE
     }
 
     fn gather_subscription(
@@ -159,10 +239,8 @@ impl Fanout {
         } else if subscription.mode == Mode::Latest {
             match log.newest().filter(|newest| newest.offset() > cursor) {
                 Some(newest) if plan.frame(newest, false) => {
-                    plan.push(index, newest.offset(), Kind::Publication, Then::Finish);
-                    if let Some(piece) = plan.pieces.last_mut() {
-                        piece.skipped = newest.offset() - cursor - 1;
-                    }
+                    let skipped = newest.offset() - cursor - 1;
+                    plan.push(index, newest.offset(), Kind::Publication { skipped }, Then::Finish);
                 }
                 Some(_) => {}
                 None => plan.push(index, cursor, Kind::Nothing, Then::Finish),
@@ -183,20 +261,14 @@ impl Fanout {
                 break;
             }
             start = piece.end;
-            self.count(piece);
+            self.count(piece.kind);
             let subscription = &mut self.subscriptions[piece.subscription as usize];
             subscription.cursor = piece.cursor;
-            let has_value = match piece.kind {
-                Kind::Nothing => false,
-                Kind::Publication => true,
-                Kind::Gap(_, with_value) => with_value,
-                Kind::Reset => true,
-            };
             if piece.kind != Kind::Nothing {
                 // A subscription that owes a reset has only pieces that say so.
                 subscription.flags.clear(Flags::RESET | Flags::EXPIRED);
             }
-            if has_value {
+            if piece.kind.has_value() {
                 subscription.ready_at = ready_at(self.now, subscription.interval_ms);
             }
             if piece.then != Then::Continue {
@@ -229,28 +301,22 @@ impl Fanout {
         }
     }
 
-    fn count(&mut self, piece: &Piece) {
+    fn count(&mut self, kind: Kind) {
         let counters = &mut self.counters;
-        match piece.kind {
+        counters.deliveries += u64::from(kind.has_value());
+        match kind {
             Kind::Nothing => {}
-            Kind::Publication => {
-                counters.deliveries += 1;
-                counters.conflated += piece.skipped;
-            }
-            Kind::Gap(reason, with_value) => {
+            Kind::Publication { skipped } => counters.conflated += skipped,
+            Kind::Gap { reason, skipped, .. } => {
                 let gaps: &mut Gaps = match reason {
                     GapReason::SlowConsumer => &mut counters.gaps_slow,
                     GapReason::Expired => &mut counters.gaps_expired,
                     GapReason::Lost => &mut counters.gaps_lost,
                 };
                 gaps.notices += 1;
-                gaps.publications += piece.skipped;
-                counters.deliveries += u64::from(with_value);
+                gaps.publications += skipped;
             }
-            Kind::Reset => {
-                counters.resets += 1;
-                counters.deliveries += 1;
-            }
+            Kind::Reset => counters.resets += 1,
         }
     }
 }
@@ -266,6 +332,12 @@ fn first_after(log: &TopicLog, cursor: u64, mode: Mode) -> Option<&Arc<Publicati
     }
 }
 
+/// Says that everything after `cursor` up to `to` is passed over.
+fn gap(reason: GapReason, (cursor, to): (u64, u64), topic: &LocalState, plan: &mut Plan) -> Kind {
+    plan.notice(&ServerMessage::Gap { topic: &topic.name, from: cursor + 1, to, reason });
+    Kind::Gap { reason, skipped: to - cursor, with_value: false }
+}
+
 /// Mode `all`: everything after the cursor, with what is missing named.
 fn gather_all(
     index: u32,
@@ -277,15 +349,6 @@ fn gather_all(
     let mut frames = 0;
     loop {
         let then = if frames == FRAMES_PER_VISIT { Then::Rotate } else { Then::Continue };
-        let gap = |reason, to, plan: &mut Plan| {
-            plan.notice(&ServerMessage::Gap { topic: &topic.name, from: cursor + 1, to, reason });
-            let skipped = to - cursor;
-            move |plan: &mut Plan| {
-                if let Some(piece) = plan.pieces.last_mut() {
-                    piece.skipped = skipped;
-                }
-            }
-        };
         match log.next(cursor) {
             Next::UpToDate => break,
             Next::Following(publication) => {
@@ -293,27 +356,26 @@ fn gather_all(
                     return; // It goes alone in the next write; what was gathered so far stands.
                 }
                 cursor += 1;
-                plan.push(index, cursor, Kind::Publication, then);
+                plan.push(index, cursor, Kind::Publication { skipped: 0 }, then);
             }
             Next::Hole(next) => {
                 let to = next.map_or(log.last(), |publication| publication.offset() - 1);
-                let note = gap(GapReason::Lost, to, plan);
+                let kind = gap(GapReason::Lost, (cursor, to), topic, plan);
                 cursor = to;
-                plan.push(index, cursor, Kind::Gap(GapReason::Lost, false), then);
-                note(plan);
+                plan.push(index, cursor, kind, then);
             }
             Next::Fallen => {
                 let is_expired = subscription.flags.has(Flags::EXPIRED);
                 let reason = if is_expired { GapReason::Expired } else { GapReason::SlowConsumer };
                 let value = log.value();
                 let to = value.map_or(log.last(), |value| value.offset() - 1);
-                let note = gap(reason, to, plan);
+                let mut kind = gap(reason, (cursor, to), topic, plan);
                 cursor = log.last();
                 if let Some(value) = value {
                     plan.frame(value, true);
+                    kind = kind.with_value();
                 }
-                plan.push(index, cursor, Kind::Gap(reason, value.is_some()), then);
-                note(plan);
+                plan.push(index, cursor, kind, then);
             }
         }
         frames += 1;

@@ -49,8 +49,7 @@ fn turn(fanout: &mut Fanout, inbox: &Inbox, now: u64) {
         fanout.apply(item, &mut Silent);
     }
     while let Some(connection) = fanout.pop_dirty() {
-        plan.start(&[]);
-        fanout.gather(connection, &mut plan);
+        fanout.gather(connection, &[], &mut plan);
         let written = plan.bytes().len();
         fanout.commit(connection, &plan, written);
     }

@@ -454,8 +454,7 @@ impl Rig {
         assert!(!socket.is_blocked, "a connection whose socket takes nothing costs no write");
         let mut prefix = std::mem::take(&mut socket.unfinished);
         prefix.extend(worker.outbox.bytes.remove(&connection).unwrap_or_default());
-        worker.plan.start(&prefix);
-        worker.fanout.gather(connection, &mut worker.plan);
+        worker.fanout.gather(connection, &prefix, &mut worker.plan);
         let bytes = worker.plan.bytes();
         let (written, frames) = socket.write(bytes, self.now);
         let committed = worker.fanout.commit(connection, &worker.plan, written);
