@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run test check bench stress docs setup fmt
+.PHONY: run test check bench docs setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -10,7 +10,6 @@ run:
 
 ## test: install what the tests need, then run all of them
 test: setup
-	cargo build --release --workspace
 	cargo test --workspace --all-features
 
 ## check: formatting, lints, documentation, dependencies

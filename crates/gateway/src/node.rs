@@ -16,6 +16,7 @@ use tickcast_broker::{
 };
 use tickcast_hub::{Hub, LogBounds, TopicOptions, TopicRules};
 use tickcast_protocol::{Publication, Topic};
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -103,11 +104,13 @@ impl Node {
 pub(crate) struct Intake {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
+    /// Its waiters are told when the link comes up.
+    link_up: Arc<Notify>,
 }
 
 impl Intake {
-    pub(crate) fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { hub, metrics }
+    pub(crate) fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, link_up: Arc<Notify>) -> Self {
+        Self { hub, metrics, link_up }
     }
 }
 
@@ -119,6 +122,9 @@ impl Inbound for Intake {
     fn link_changed(&self, up: bool) {
         self.metrics.set_broker_up(up);
         self.hub.link_changed(up);
+        if up {
+            self.link_up.notify_waiters();
+        }
     }
 }
 

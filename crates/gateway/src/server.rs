@@ -162,7 +162,7 @@ impl Server {
             })
             .collect();
         let cells: Vec<Arc<WorkerCell>> = (0..count).map(|_| Arc::default()).collect();
-        let (node, jobs) = build_node(config, make_broker, &inboxes, cells.clone());
+        let (node, keeper) = build_node(config, make_broker, &inboxes, cells.clone());
 
         let mut workers = Vec::with_capacity(count);
         let mut senders = Vec::with_capacity(count);
@@ -186,7 +186,7 @@ impl Server {
         }
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(Keeper::new(Arc::clone(&node.hub), Arc::clone(&node.broker), jobs).run());
+        tasks.spawn(keeper.run());
         tasks.spawn(sweep_hub(Arc::clone(&node.hub)));
         tasks.spawn(accept(public, Arc::clone(&node), senders, stop.clone()));
         // Health and metrics stay readable while the node drains: this task ends with the others, after the workers.
@@ -248,6 +248,13 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// A server that is dropped without [`Server::stop`] ends its threads all the same, in its own time.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, flag, source })
 }
@@ -269,8 +276,8 @@ fn build_node(
     make_broker: MakeBroker,
     inboxes: &[Arc<Inbox>],
     cells: Vec<Arc<WorkerCell>>,
-) -> (Arc<Node>, Arc<Notify>) {
-    let jobs = Arc::new(Notify::new());
+) -> (Arc<Node>, Keeper) {
+    let (jobs, link_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wake_jobs = Arc::clone(&jobs);
     let hub = Arc::new(Hub::new(
         HubLimits { log_bytes: config.hub.log_memory.bytes() },
@@ -279,12 +286,13 @@ fn build_node(
         move || wake_jobs.notify_one(),
     ));
     let metrics = Arc::new(Metrics::new(cells, inboxes.to_vec()));
-    let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics));
+    let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&link_up));
     let broker = make_broker(Arc::new(intake));
     let connections = Arc::new(Connections::new(config.max_connections()));
     let node =
         Node { config, hub, broker, metrics, connections, is_stopping: AtomicBool::new(false) };
-    (Arc::new(node), jobs)
+    let keeper = Keeper::new(&node, jobs, link_up);
+    (Arc::new(node), keeper)
 }
 
 /// Accepts and hands each socket to the next worker. Round-robin, because the kernel would favour the worker that is idle

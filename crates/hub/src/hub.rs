@@ -278,6 +278,8 @@ impl Hub {
             if live.interest == Interest::Fading {
                 live.interest = Interest::Revived;
             }
+            // Most topics have one member; a vector would make room for four.
+            live.members.reserve_exact(1);
             live.members.push(Member { worker, local, is_stale: false });
             if let (Some(log), Some(member)) = (live.log.clone(), live.members.last_mut()) {
                 self.tell(&entry.topic, member, Item::Log { local, log: Box::new(log) });

@@ -42,7 +42,7 @@ fn cells(outcome: &Outcome) -> [String; HEADS.len()] {
         outcome.spread(|repetition| repetition.gateway.value).shown(figure),
         outcome.spread(Repetition::ratio).shown(times) + "x",
         outcome.gate(),
-        if outcome.holds() { "met" } else { "MISSED" }.to_owned(),
+        outcome.verdict().to_owned(),
         format!(
             "{} {}, {}x",
             scenario.second_unit,
@@ -66,6 +66,14 @@ pub(super) fn section(
         ""
     };
     let summary = markdown(&HEADS, outcomes.iter().map(|outcome| cells(outcome).to_vec()));
+    let notes: String = outcomes
+        .iter()
+        .map(|outcome| &outcome.scenario)
+        .filter(|scenario| !scenario.out_of_reach.is_empty())
+        .map(|scenario| {
+            format!("\n*{}* is out of reach: {}.\n", scenario.name, scenario.out_of_reach)
+        })
+        .collect();
     let raw_heads = [
         "row",
         "measure",
@@ -82,7 +90,7 @@ pub(super) fn section(
         "{BEGIN}\n{quick}Measured {} with `{command}` on {}, {} cores, kernel {}.\n\
          Server and generator on a core each; a fresh server for every run; the bare loop and the gateway in turn.\n\
          Medians of {repetitions} repetitions [smallest-largest]; a ratio is gateway over bare loop within one repetition.\n\n\
-         {summary}\nAll repetitions:\n\n{raw}{END}\n",
+         {summary}{notes}\nAll repetitions:\n\n{raw}{END}\n",
         utc(SystemTime::now()),
         machine.cpu,
         machine.cores,

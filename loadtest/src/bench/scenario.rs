@@ -8,8 +8,12 @@ pub(super) const ROWS: [u8; 3] = [1, 2, 3];
 /// Open files that the largest scenario needs, in the generator and in each server.
 pub(super) const OPEN_FILES: usize = 18_000 + 200;
 
-/// A gateway that may wait 20 ms for more before it writes.
+/// A gateway that may wait for more before it writes.
 const FLUSH_20_MS: &str = "[topics]\nflush_interval = \"20ms\"\n";
+const FLUSH_200_MS: &str = "[topics]\nflush_interval = \"200ms\"\n";
+/// Why no server can meet the gate of the row with 20 ms.
+const TWO_UPDATES: &str = "a client gets an update every 10 ms, so 20 ms gather two of them into a write, and half of \
+                           the bare loop's writes remain; 200 ms gather all twenty";
 const DEFAULTS: &str = "";
 
 /// What is run against each server.
@@ -39,6 +43,8 @@ pub(super) struct Scenario {
     /// What is shown beside it.
     pub(super) second_unit: &'static str,
     pub(super) gate: Gate,
+    /// Why the gate cannot be met by anyone: it is shown and not counted as a failure. Empty for the others.
+    pub(super) out_of_reach: &'static str,
     pub(super) load: Load,
     /// TOML for the gateway.
     pub(super) gateway_config: &'static str,
@@ -60,12 +66,18 @@ pub(super) fn all(quick: bool) -> Vec<Scenario> {
     };
     let spread = FanoutArgs { spread: true, ..bursts.clone() };
     let (from, connections) = if quick { (1_000, 4_000) } else { (2_000, 18_000) };
+    let (one_topic, a_topic_each) = if quick {
+        ("idle, 1,000 to 4,000, one topic", "idle, 1,000 to 4,000, a topic each")
+    } else {
+        ("idle, 2,000 to 18,000, one topic", "idle, 2,000 to 18,000, a topic each")
+    };
     let per_delivery = |row, name, load, gate| Scenario {
         row,
         name,
         unit: "us per delivery",
         second_unit: "p99 ms",
         gate: Gate::Ratio(gate),
+        out_of_reach: "",
         load: Load::Fanout(Box::new(load)),
         gateway_config: DEFAULTS,
     };
@@ -75,26 +87,37 @@ pub(super) fn all(quick: bool) -> Vec<Scenario> {
         per_delivery(2, "bursts of 20 topics", bursts, 0.10),
         Scenario {
             gateway_config: FLUSH_20_MS,
-            ..per_delivery(2, "20 topics spread, flush 20 ms", spread, 0.10)
+            out_of_reach: TWO_UPDATES,
+            ..per_delivery(2, "20 topics spread, flush 20 ms", spread.clone(), 0.10)
         },
         Scenario {
-            row: 3,
-            name: if quick { "idle, 1,000 to 4,000" } else { "idle, 2,000 to 18,000" },
-            unit: "bytes per connection",
-            second_unit: "us per handshake",
-            gate: Gate::Absolute(1024.0),
-            load: Load::Idle(Box::new(idle(from, connections))),
-            gateway_config: DEFAULTS,
+            gateway_config: FLUSH_200_MS,
+            ..per_delivery(2, "20 topics spread, flush 200 ms", spread, 0.10)
         },
+        per_connection(one_topic, idle(from, connections, 1)),
+        per_connection(a_topic_each, idle(from, connections, 0)),
     ]
 }
 
-fn idle(from: usize, connections: usize) -> IdleArgs {
+fn per_connection(name: &'static str, load: IdleArgs) -> Scenario {
+    Scenario {
+        row: 3,
+        name,
+        unit: "bytes per connection",
+        second_unit: "us per handshake",
+        gate: Gate::Absolute(1024.0),
+        out_of_reach: "",
+        load: Load::Idle(Box::new(load)),
+        gateway_config: DEFAULTS,
+    }
+}
+
+fn idle(from: usize, connections: usize, topics: u32) -> IdleArgs {
     IdleArgs {
         url: String::new(),
         connections,
         from,
-        topics: 0,
+        topics,
         server_pid: 0,
         hold: 0.0,
         in_flight: 128,

@@ -20,7 +20,7 @@ fn node() -> (Arc<Node>, Arc<WorkerCell>) {
     let metrics = Arc::new(Metrics::new(vec![Arc::clone(&cell)], inboxes.clone()));
     let limits = HubLimits { log_bytes: config.hub.log_memory.bytes() };
     let hub = Arc::new(Hub::new(limits, Arc::new(Rules(config.clone())), inboxes, || {}));
-    let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics));
+    let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::default());
     let broker = Arc::new(MemoryBroker::new(MemoryLimits::default(), Arc::new(intake)));
     let connections = Arc::new(Connections::new(10));
     let is_stopping = AtomicBool::new(false);

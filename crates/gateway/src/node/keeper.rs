@@ -16,6 +16,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Node;
+
 /// How long a topic stays subscribed after its last subscriber went: clients that reload a page come back within it.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// What a read is for.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
-    Open,
+    Open { is_subscribed: bool },
     Repair(u64),
     History,
 }
@@ -50,6 +52,8 @@ pub(crate) struct Keeper {
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
     wake: Arc<Notify>,
+    /// Its waiters are told that the broker's link is up again.
+    link_up: Arc<Notify>,
     slots: Arc<Semaphore>,
     tasks: JoinSet<Topic>,
     reads: HashMap<Topic, Reads>,
@@ -58,10 +62,12 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(hub: Arc<Hub>, broker: Arc<dyn Broker>, wake: Arc<Notify>) -> Self {
+    /// `wake` is notified when the hub has jobs; the waiters of `link_up`, when the broker's link comes up.
+    pub(crate) fn new(node: &Node, wake: Arc<Notify>, link_up: Arc<Notify>) -> Self {
+        let (hub, broker) = (Arc::clone(&node.hub), Arc::clone(&node.broker));
         let slots = Arc::new(Semaphore::new(READS_MAX));
         let (tasks, reads, idle) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        Self { hub, broker, wake, slots, tasks, reads, idle }
+        Self { hub, broker, wake, link_up, slots, tasks, reads, idle }
     }
 
     /// Works until it is dropped.
@@ -87,18 +93,12 @@ impl Keeper {
         }
     }
 
-    async fn open(&mut self, mut topics: Vec<Topic>) {
-        let mut pause = RETRY_MIN;
-        while !topics.is_empty() {
-            let batch = topics.split_off(topics.len().saturating_sub(BATCH));
-            if self.broker.subscribe(batch.clone()).await.is_ok() {
-                for topic in batch {
-                    self.read(topic, Purpose::Open);
-                }
-            } else {
-                // Whoever waits for these topics has a deadline of their own; the topics stay wanted until they close.
-                topics.extend(batch);
-                back_off(&mut pause).await;
+    /// Subscribes many topics at once. If that fails, each goes on by itself, so that none keeps the others waiting.
+    async fn open(&mut self, topics: Vec<Topic>) {
+        for batch in topics.chunks(BATCH) {
+            let is_subscribed = self.broker.subscribe(batch.to_vec()).await.is_ok();
+            for topic in batch {
+                self.read(topic.clone(), Purpose::Open { is_subscribed });
             }
         }
     }
@@ -140,13 +140,14 @@ impl Keeper {
     }
 
     fn spawn(&mut self, topic: Topic, purpose: Purpose) -> AbortHandle {
-        let (hub, broker, slots) =
-            (Arc::clone(&self.hub), Arc::clone(&self.broker), Arc::clone(&self.slots));
+        let (hub, broker) = (Arc::clone(&self.hub), Arc::clone(&self.broker));
+        let (slots, link_up) = (Arc::clone(&self.slots), Arc::clone(&self.link_up));
         self.tasks.spawn(async move {
+            let mut purpose = purpose;
             let mut pause = RETRY_MIN;
             loop {
                 let slot = slots.acquire().await;
-                let state = read(&*broker, &topic, purpose).await;
+                let state = read(&*broker, &topic, &mut purpose).await;
                 drop(slot);
                 match state {
                     Ok(state) => {
@@ -155,7 +156,7 @@ impl Keeper {
                     }
                     Err(error) => {
                         tracing::debug!(%topic, ?purpose, %error, "reading a topic failed; trying again");
-                        back_off(&mut pause).await;
+                        back_off(&mut pause, &link_up).await;
                     }
                 }
             }
@@ -166,11 +167,15 @@ impl Keeper {
 async fn read(
     broker: &dyn Broker,
     topic: &Topic,
-    purpose: Purpose,
+    purpose: &mut Purpose,
 ) -> Result<TopicState, ReadError> {
+    if let Purpose::Open { is_subscribed: false } = purpose {
+        broker.subscribe(vec![topic.clone()]).await?;
+        *purpose = Purpose::Open { is_subscribed: true };
+    }
     let history = match purpose {
-        Purpose::Open => HistoryRequest::None,
-        Purpose::Repair(after) => HistoryRequest::After(after),
+        Purpose::Open { .. } => HistoryRequest::None,
+        Purpose::Repair(after) => HistoryRequest::After(*after),
         Purpose::History => HistoryRequest::After(0),
     };
     let state = broker.read(topic, ReadRequest { create: true, history }).await?;
@@ -183,15 +188,18 @@ fn bring_back(hub: &Hub, topic: &Topic, purpose: Purpose, state: TopicState) {
     let TopicState { position, value, history } = state;
     let state = State { position, value, history, complete };
     match purpose {
-        Purpose::Open => hub.opened(topic, state),
+        Purpose::Open { .. } => hub.opened(topic, state),
         Purpose::Repair(_) => hub.repaired(topic, state),
         Purpose::History => hub.history_loaded(topic, state),
     }
 }
 
-/// Sleeps with jitter, so that many nodes do not ask in step, and doubles the pause.
-async fn back_off(pause: &mut Duration) {
+/// Sleeps with jitter, so that many nodes do not ask in step, and doubles the pause. A link that comes up ends it.
+async fn back_off(pause: &mut Duration, link_up: &Notify) {
     let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-    sleep(jittered).await;
     *pause = (*pause * 2).min(RETRY_MAX);
+    tokio::select! {
+        () = sleep(jittered) => {}
+        () = link_up.notified() => {}
+    }
 }

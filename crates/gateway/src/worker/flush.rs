@@ -34,7 +34,12 @@ impl State {
         if session.phase == Phase::Lingering {
             return Ok(()); // It is owed nothing any more, though its subscriptions end with it only.
         }
-        if !write_shared(session, &mut self.counters.sent_bytes)? {
+        let (written, is_done) = write_shared(session)?;
+        if written > 0 {
+            self.counters.sent_bytes += written as u64;
+            session.note_progress(self.second);
+        }
+        if !is_done {
             self.block(connection);
             return Ok(());
         }
@@ -50,8 +55,7 @@ impl State {
         self.counters.writes += u64::from(written > 0);
         self.counters.sent_bytes += written as u64;
         if written > 0 {
-            session.last_traffic = self.second;
-            session.stalled_since = self.second;
+            session.note_progress(self.second);
         }
         if written == bytes.len() {
             session.output = None;
@@ -102,19 +106,18 @@ fn keep_rest(session: &mut Session, plan: &tickcast_hub::Plan, written: usize, u
     }
 }
 
-/// Writes the rest of a large frame; false if the socket is full before its end.
-fn write_shared(session: &mut Session, sent_bytes: &mut u64) -> io::Result<bool> {
-    let Some(output) = session.output.as_deref_mut() else { return Ok(true) };
-    let Some((publication, done)) = &mut output.shared else { return Ok(true) };
+/// Writes the rest of a large frame: how much of it, and whether that was all.
+fn write_shared(session: &mut Session) -> io::Result<(usize, bool)> {
+    let Some(output) = session.output.as_deref_mut() else { return Ok((0, true)) };
+    let Some((publication, done)) = &mut output.shared else { return Ok((0, true)) };
     let rest = &publication.frame()[*done..];
     let written = write_some(&mut session.socket, rest)?;
     *done += written;
-    *sent_bytes += written as u64;
     let is_done = written == rest.len();
     if is_done {
         output.shared = None;
     }
-    Ok(is_done)
+    Ok((written, is_done))
 }
 
 /// One non-blocking write; 0 if the socket is full.

@@ -85,6 +85,12 @@ impl Session {
         }
     }
 
+    /// The socket has taken something in this second.
+    pub(crate) fn note_progress(&mut self, second: u32) {
+        self.last_traffic = second;
+        self.stalled_since = second;
+    }
+
     /// Where replies are queued.
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output.get_or_insert_default().bytes

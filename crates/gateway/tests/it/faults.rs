@@ -236,6 +236,20 @@ async fn nobody_waits_longer_than_a_second_for_a_topic_while_the_broker_is_down(
 }
 
 #[tokio::test]
+async fn a_topic_that_cannot_be_subscribed_keeps_no_other_waiting() {
+    let (node, broker) = Node::with_faults(|_| {}).await;
+    let mut socket = node.connect().await;
+    socket.subscribe(json!(["a"])).await;
+    broker.fail_subscribes(UNTIL_CLEARED);
+    let mut other = node.connect().await;
+    let reply = other.ask(json!({"type": "subscribe", "topics": ["b"]})).await;
+    assert_eq!(reply["errors"][0]["code"], "unavailable");
+    broker.script_deliveries(&topic("a"), [Delivery::Drop]);
+    node.publish_numbers("a", 1..=2).await;
+    socket.expect_numbers("a", 1..=2).await;
+}
+
+#[tokio::test]
 async fn a_publication_that_was_never_sent_is_said_to_be_so() {
     let (node, broker) = Node::with_faults(|config| config.websocket.publish = true).await;
     let mut socket = node.connect().await;

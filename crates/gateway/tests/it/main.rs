@@ -19,6 +19,7 @@ mod program;
 
 mod harness;
 
+mod documents;
 mod faults;
 mod http;
 mod metrics;
