@@ -152,6 +152,11 @@ impl Metrics {
         self.events.count_refused();
     }
 
+    /// An item was handed to the broker.
+    pub(crate) fn observe_payload(&self, bytes: usize) {
+        self.events.observe_payload(bytes);
+    }
+
     /// A publish request was answered, with one result per item.
     pub(crate) fn count_publishes(&self, results: &[Result<Published, PublishError>]) {
         self.events.count_publishes(results);

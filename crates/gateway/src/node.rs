@@ -15,7 +15,7 @@ use tickcast_broker::{
     Retention, TopicState,
 };
 use tickcast_hub::{Hub, LogBounds, TopicOptions, TopicRules};
-use tickcast_protocol::{Publication, Topic};
+use tickcast_protocol::{ErrorCode, Publication, Topic};
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -55,6 +55,7 @@ impl Node {
     pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Result<Published, PublishError>> {
         let count = items.len();
         let items = items.into_iter().map(|item| {
+            self.metrics.observe_payload(item.data.len());
             let options = self.config.for_topic(item.topic.as_str());
             let retention = Retention {
                 value: options.retain_value,
@@ -96,6 +97,16 @@ impl Node {
     /// Whether the node has begun to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.is_stopping.load(Relaxed)
+    }
+}
+
+/// What a client is told when a publication was not accepted, over HTTP and WebSocket alike.
+pub(crate) fn error_code(error: PublishError) -> ErrorCode {
+    match error {
+        PublishError::Unavailable => ErrorCode::BrokerUnavailable,
+        PublishError::OutcomeUnknown => ErrorCode::OutcomeUnknown,
+        PublishError::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+        PublishError::Full(_) => ErrorCode::BrokerFull,
     }
 }
 

@@ -15,6 +15,7 @@ use tickcast_broker::{PublishError, ReadError};
 use tickcast_protocol::ErrorCode;
 
 use super::Answer;
+use crate::node::error_code;
 
 /// Longest `detail`, in bytes: it may quote the client, and nobody needs a megabyte back.
 const DETAIL_BYTES_MAX: usize = 300;
@@ -133,13 +134,7 @@ impl Problem {
 
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
-        let code = match error {
-            PublishError::Unavailable => ErrorCode::BrokerUnavailable,
-            PublishError::OutcomeUnknown => ErrorCode::OutcomeUnknown,
-            PublishError::IdempotencyConflict => ErrorCode::IdempotencyConflict,
-            PublishError::Full(_) => ErrorCode::BrokerFull,
-        };
-        Self::new(code, error.to_string())
+        Self::new(error_code(error), error.to_string())
     }
 }
 

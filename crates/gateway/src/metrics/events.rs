@@ -72,34 +72,44 @@ const DURATION_BUCKETS_US: [u64; 14] = [
     2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// How long requests took.
-#[derive(Debug, Default)]
-pub(super) struct Durations {
-    buckets: [AtomicU64; DURATION_BUCKETS_US.len() + 1],
-    sum_us: AtomicU64,
+/// Upper bounds of the buckets of payload sizes, in bytes: up to the default bound of a payload and one beyond.
+const SIZE_BUCKETS: [u64; 7] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144];
+
+/// Observations in buckets, counted in a small whole unit and shown in the base unit.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    bounds: &'static [u64],
+    /// Small units in one base unit.
+    unit: f64,
+    counts: Box<[AtomicU64]>,
+    sum: AtomicU64,
 }
 
-impl Durations {
-    fn observe(&self, elapsed: Duration) {
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let bucket = DURATION_BUCKETS_US.partition_point(|bound| *bound < micros);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(micros, Relaxed);
+impl Buckets {
+    fn new(bounds: &'static [u64], unit: f64) -> Self {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::default()).collect();
+        Self { bounds, unit, counts, sum: AtomicU64::default() }
     }
 
-    /// Upper bounds in seconds.
-    pub(super) fn bounds() -> impl Iterator<Item = f64> {
-        DURATION_BUCKETS_US.iter().map(|micros| *micros as f64 / 1e6)
+    fn observe(&self, value: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket].fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
+    }
+
+    /// Upper bounds in the base unit.
+    pub(super) fn bounds(&self) -> impl Iterator<Item = f64> {
+        self.bounds.iter().map(|bound| *bound as f64 / self.unit)
     }
 
     /// The count of each bucket, the last for more.
-    pub(super) fn counts(&self) -> [u64; DURATION_BUCKETS_US.len() + 1] {
-        array::from_fn(|bucket| self.buckets[bucket].load(Relaxed))
+    pub(super) fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Relaxed)).collect()
     }
 
-    /// The sum in seconds.
+    /// The sum in the base unit.
     pub(super) fn sum(&self) -> f64 {
-        self.sum_us.load(Relaxed) as f64 / 1e6
+        self.sum.load(Relaxed) as f64 / self.unit
     }
 }
 
@@ -116,15 +126,37 @@ fn is_likely(route: Route, method: &str) -> bool {
 }
 
 /// The counters of all events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Events {
     refused: AtomicU64,
     publishes: [AtomicU64; PublishResult::COUNT],
     requests: [[[AtomicU64; CODES.len()]; MethodLabel::COUNT]; ROUTES],
-    durations: [Durations; ROUTES],
+    durations: [Buckets; ROUTES],
+    sizes: Buckets,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            refused: AtomicU64::default(),
+            publishes: Default::default(),
+            requests: Default::default(),
+            durations: array::from_fn(|_| Buckets::new(&DURATION_BUCKETS_US, 1e6)),
+            sizes: Buckets::new(&SIZE_BUCKETS, 1.0),
+        }
+    }
 }
 
 impl Events {
+    pub(super) fn observe_payload(&self, bytes: usize) {
+        self.sizes.observe(bytes as u64);
+    }
+
+    /// Sizes of payloads, in bytes.
+    pub(super) fn sizes(&self) -> &Buckets {
+        &self.sizes
+    }
+
     pub(super) fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
@@ -146,7 +178,8 @@ impl Events {
         let class = usize::from(status.as_u16() / 100).clamp(1, CODES.len()) - 1;
         self.requests[route as usize][MethodLabel::of(method) as usize][class]
             .fetch_add(1, Relaxed);
-        self.durations[route as usize].observe(elapsed);
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.durations[route as usize].observe(micros);
     }
 
     /// Connections turned away.
@@ -178,8 +211,8 @@ impl Events {
         series
     }
 
-    /// Durations of requests with their route.
-    pub(super) fn durations(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
+    /// Durations of requests, in seconds, with their route.
+    pub(super) fn durations(&self) -> impl Iterator<Item = (&'static str, &Buckets)> {
         Route::ALL.iter().map(|route| route.as_str()).zip(&self.durations)
     }
 }

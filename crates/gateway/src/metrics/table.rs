@@ -5,7 +5,6 @@
 
 use prometheus::proto::MetricType;
 
-use super::events::Durations;
 use super::exposition::Series;
 use super::snapshot::Snapshot;
 use super::{CloseReason, LATENCY_BUCKETS_MS};
@@ -230,8 +229,7 @@ const PUBLISHING: &[Row] = &[
         &["route"],
         |s, out| {
             for (route, durations) in s.events.durations() {
-                let counts = durations.counts();
-                out.histogram(&[route], Durations::bounds(), &counts, durations.sum());
+                out.histogram(&[route], durations.bounds(), &durations.counts(), durations.sum());
             }
         },
     ),
@@ -243,6 +241,15 @@ const PUBLISHING: &[Row] = &[
             for (result, count) in s.events.publishes() {
                 out.value(&[result], count);
             }
+        },
+    ),
+    histogram(
+        "tickcast_publish_message_size_bytes",
+        "Size of the payloads handed to the broker.",
+        &[],
+        |s, out| {
+            let sizes = s.events.sizes();
+            out.histogram(&[], sizes.bounds(), &sizes.counts(), sizes.sum());
         },
     ),
 ];

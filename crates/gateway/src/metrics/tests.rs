@@ -149,6 +149,8 @@ fn requests_publishes_and_refusals_are_counted() {
         Ok(Published { position, duplicate: false }),
     ]);
     metrics.count_refused();
+    metrics.observe_payload(64);
+    metrics.observe_payload(65);
 
     let text = text(&Snapshot::empty(&metrics.events)).unwrap();
     let series = series(&text);
@@ -163,6 +165,9 @@ fn requests_publishes_and_refusals_are_counted() {
     assert_eq!(durations(r#"_bucket{route="publish",le="0.005"}"#), 1.0);
     assert_eq!(durations(r#"_bucket{route="publish",le="1"}"#), 2.0);
     assert_eq!(durations(r#"_sum{route="publish"}"#), 1.003);
+    let sizes = |labels: &str| series[&*format!("tickcast_publish_message_size_bytes{labels}")];
+    assert_eq!((sizes(r#"_bucket{le="64"}"#), sizes(r#"_bucket{le="256"}"#)), (1.0, 2.0));
+    assert_eq!(sizes("_sum"), 129.0);
     let results =
         |result: &str| series[&*format!("tickcast_publish_messages_total{{result=\"{result}\"}}")];
     assert_eq!(

@@ -21,7 +21,7 @@ use tickcast_protocol::{
 use super::session::{Phase, Sessions};
 use super::socket;
 use crate::metrics::{CloseReason, WorkerCounters};
-use crate::node::Node;
+use crate::node::{Node, error_code};
 use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
 
 /// The worker's read buffer. No connection has one of its own.
@@ -377,12 +377,7 @@ impl State {
                 self.sessions.reply(request.connection, &message);
             }
             Err(error) => {
-                let code = match error {
-                    PublishError::Unavailable => ErrorCode::BrokerUnavailable,
-                    PublishError::OutcomeUnknown => ErrorCode::OutcomeUnknown,
-                    PublishError::IdempotencyConflict => ErrorCode::IdempotencyConflict,
-                    PublishError::Full(_) => ErrorCode::BrokerFull,
-                };
+                let code = error_code(error);
                 self.reply_error(request.connection, id, code, &error.to_string());
             }
         }
