@@ -75,8 +75,7 @@ section! {
     /// One more is answered with 503 `too_many_connections` and closed. An idle one takes below 1 KiB of the node's memory.
     max_connections: usize = 0, in 0..=10_000_000;
 
-    /// Time that a stopping node gives its clients to move to other nodes, spread evenly over them.
-    /// After it, whatever is still open is closed.
+    /// Time for a stopping node to tell its clients, answer what was asked and close. Whatever is still open after it is cut.
     shutdown_timeout: Duration = Duration::from_secs(10), in Duration::ZERO..=Duration::from_secs(3600);
 
     /// Allows listening on addresses that are not loopback although anyone who can reach them may publish and subscribe.
@@ -113,7 +112,7 @@ section! {
     batch_bytes: Size = Size::mib(1), in Size::kib(1)..=Size::mib(64);
 
     /// Topics that one connection may hold. Topics beyond it come back as `too_many_subscriptions`.
-    subscriptions_per_connection: usize = 100, in 1..=100_000;
+    subscriptions_per_connection: usize = 100, in 1..=2_000;
 }
 
 section! {

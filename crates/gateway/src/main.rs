@@ -79,10 +79,13 @@ async fn serve(config: Config, dev: Option<Option<Feed>>) -> ExitCode {
             tracing::info!(%listen, %admin, version = env!("CARGO_PKG_VERSION"), "serving");
         }
     }
-    wait_for(&mut interrupt, &mut terminate).await;
+    let has_failed = tokio::select! {
+        () = wait_for(&mut interrupt, &mut terminate) => false,
+        () = server.failed() => true,
+    };
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
-        in_time = server.stop() => if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        well = server.stop() => if well && !has_failed { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         () = wait_for(&mut interrupt, &mut terminate) => ExitCode::FAILURE,
     }
 }

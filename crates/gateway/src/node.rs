@@ -17,13 +17,14 @@ use tickcast_broker::{
 use tickcast_hub::{Hub, LogBounds, TopicOptions, TopicRules};
 use tickcast_protocol::{ErrorCode, Publication, Topic};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::server::Connections;
 
 /// Longest time a publisher or a reader waits for the broker.
-const BROKER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const BROKER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One item of a publish request, checked.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Arc<Connections>,
+    /// Cancelled when a part of the node has ended that must not: the node is good for nothing any more.
+    pub(crate) failed: CancellationToken,
     /// Set once the node begins to stop.
     pub(crate) is_stopping: AtomicBool,
 }
@@ -91,7 +94,7 @@ impl Node {
 
     /// Whether new subscribers are welcome: they are while only the broker is down.
     pub(crate) fn is_ready_for_subscribe(&self) -> bool {
-        !self.is_stopping()
+        !self.is_stopping() && !self.failed.is_cancelled()
     }
 
     /// Whether the node has begun to stop.
@@ -166,4 +169,4 @@ impl TopicRules for Rules {
 /// Bounds of the log of a topic without history: what a socket may fall behind before it gets a `gap`.
 const LOG_PUBLICATIONS: usize = 1000;
 const LOG_BYTES: usize = 1 << 20;
-const LOG_AGE: Duration = Duration::from_secs(60);
+const LOG_AGE: Duration = Duration::from_secs(300);

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tickcast_broker::{Broker, Inbound, MemoryBroker, MemoryLimits};
 use tickcast_hub::{Hub, HubLimits, Inbox};
 use tickcast_protocol::Topic;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +24,16 @@ use crate::node::keeper::Keeper;
 use crate::node::{Intake, Item, Node, Rules};
 use crate::worker::{self, ACCEPTED_MAX, socket};
 
-/// How often ages are looked at. Publications and keys may outlive their bound by this much in memory, never for a reader.
+/// How often ages are looked at: by the hub everywhere, by the memory broker in a sixteenth of its shards. What is too
+/// old stays in memory for so long at most, never for a reader.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Pause after an accept that failed, for example because all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections beyond the bound that are answered at once, and the time for each.
+const REFUSALS_MAX: usize = 64;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +185,7 @@ impl Server {
             };
             let spawned = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || worker::run(setup));
+                .spawn(move || supervise(setup));
             workers.push(spawned.map_err(|source| StartError::Worker { index, source })?);
             senders.push(sender);
         }
@@ -221,9 +226,18 @@ impl Server {
         });
     }
 
+    /// Returns when a part of the node has ended that must not end before [`Server::stop`]: it cannot serve any more.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            () = self.node.failed.cancelled() => {}
+            ended = self.tasks.join_next() => tracing::error!(?ended, "a task of the node ended"),
+        }
+        self.node.failed.cancel();
+    }
+
     /// Stops accepting, tells every client, closes, and waits for the workers until the shutdown timeout.
     ///
-    /// Returns whether everything ended in time.
+    /// Returns whether everything ended in time and well.
     pub async fn stop(mut self) -> bool {
         let started = Instant::now();
         let timeout = self.node.config.server.shutdown_timeout;
@@ -232,19 +246,18 @@ impl Server {
         self.stop.cancel();
         let workers = std::mem::take(&mut self.workers);
         let joined = tokio::task::spawn_blocking(move || {
-            for worker in workers {
-                match worker.join() {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
-                    Err(_) => tracing::error!("a worker panicked"),
-                }
-            }
+            workers
+                .into_iter()
+                .map(JoinHandle::join)
+                .filter(|ended| !matches!(ended, Ok(Ok(()))))
+                .count()
         });
-        let in_time = tokio::time::timeout(timeout, joined).await.is_ok();
+        let failed = tokio::time::timeout(timeout, joined).await;
+        let in_time = failed.is_ok();
         self.tasks.shutdown().await;
         let left = self.node.connections.open();
         tracing::info!(connections, left, elapsed = ?started.elapsed(), in_time, "stopped");
-        in_time
+        matches!(failed, Ok(Ok(0)))
     }
 }
 
@@ -253,6 +266,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Runs a worker, and says so when it ends although the node does not stop.
+fn supervise(setup: worker::Setup) -> io::Result<()> {
+    let (node, stop, index) = (Arc::clone(&setup.node), setup.stop.clone(), setup.index);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker::run(setup)));
+    let result = result.unwrap_or_else(|_panic| Err(io::Error::other("it panicked")));
+    if let Err(error) = &result {
+        tracing::error!(worker = index, %error, "a worker failed");
+    }
+    if !stop.is_cancelled() {
+        node.failed.cancel();
+    }
+    result
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
@@ -289,8 +316,15 @@ fn build_node(
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&link_up));
     let broker = make_broker(Arc::new(intake));
     let connections = Arc::new(Connections::new(config.max_connections()));
-    let node =
-        Node { config, hub, broker, metrics, connections, is_stopping: AtomicBool::new(false) };
+    let node = Node {
+        config,
+        hub,
+        broker,
+        metrics,
+        connections,
+        failed: CancellationToken::new(),
+        is_stopping: AtomicBool::new(false),
+    };
     let keeper = Keeper::new(&node, jobs, link_up);
     (Arc::new(node), keeper)
 }
@@ -303,12 +337,13 @@ async fn accept(
     workers: Vec<mpsc::Sender<std::net::TcpStream>>,
     stop: CancellationToken,
 ) {
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     for worker in workers.iter().cycle() {
         let socket = loop {
             match stop.run_until_cancelled(listener.accept()).await {
                 None => return,
                 Some(Ok((socket, _peer))) if node.connections.try_acquire() => break socket,
-                Some(Ok((socket, _peer))) => refuse(socket, &node),
+                Some(Ok((socket, _peer))) => refuse(socket, &node, &refusals),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "accepting a connection failed; trying again in 100 ms");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -331,16 +366,23 @@ async fn accept(
     }
 }
 
-/// Answers a connection beyond the bound. Bounded itself: the answer fits any send buffer, and nothing is read.
-fn refuse(mut socket: TcpStream, node: &Node) {
+/// Answers a connection beyond the bound, and reads what it sends for as long as it takes the answer: a socket that is
+/// closed with something unread takes the answer back. At most so many at once; the others are just closed.
+fn refuse(mut socket: TcpStream, node: &Node, slots: &Arc<Semaphore>) {
     node.metrics.count_refused();
+    let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { return };
     tokio::spawn(async move {
-        let answer = admin::too_many_connections();
-        let sent =
-            tokio::time::timeout(Duration::from_secs(1), socket.write_all(answer.as_bytes())).await;
-        if let Ok(Err(error)) = sent {
+        let answered = tokio::time::timeout(REFUSAL_TIMEOUT, async {
+            socket.write_all(admin::too_many_connections().as_bytes()).await?;
+            socket.shutdown().await?;
+            let mut unread = [0; 1024];
+            while socket.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        });
+        if let Ok(Err(error)) = answered.await {
             tracing::debug!(%error, "a refused connection did not take its answer");
         }
+        drop(slot);
     });
 }
 

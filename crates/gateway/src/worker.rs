@@ -46,6 +46,9 @@ use crate::transport::websocket::handshake;
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
 pub(crate) const ACCEPTED_MAX: usize = 1024;
 
+/// Publications whose latency waits for the end of their flush; under load without end they are counted before it.
+const TAKEN_MAX: usize = 16_384;
+
 /// What a worker is started with.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -88,9 +91,18 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let http = http_builder(&node);
     let (state, requests) = (RefCell::new(state), TaskTracker::new());
     let context = Rc::new(Context { node, state, wake, http, requests, stop: stop.clone() });
-    let dispatcher = spawn_local(dispatch(Rc::clone(&context), poller, cell));
-    while let Some(Some(socket)) = stop.run_until_cancelled(accepted.recv()).await {
+    let mut dispatcher = spawn_local(dispatch(Rc::clone(&context), poller, cell));
+    loop {
+        let socket = tokio::select! {
+            socket = stop.run_until_cancelled(accepted.recv()) => socket.flatten(),
+            ended = &mut dispatcher => return Err(io::Error::other(format!("a turn failed: {ended:?}"))),
+        };
+        let Some(socket) = socket else { break };
         context.requests.spawn_local(serve_http(Rc::clone(&context), socket));
+    }
+    accepted.close();
+    while accepted.try_recv().is_ok() {
+        context.node.connections.release(); // Closed unserved: the client goes to another node.
     }
     context.requests.close();
     context.requests.wait().await;
@@ -191,7 +203,7 @@ async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, topics: Vec<Subs
     }
 }
 
-/// The worker's one loop: waits for the hub, the sockets or a timer, and takes a turn.
+/// The worker's one loop: waits for the hub, the sockets or a timer, and takes turns until nothing is left to do.
 async fn dispatch(
     context: Rc<Context>,
     mut poller: Poller,
@@ -199,23 +211,23 @@ async fn dispatch(
 ) -> io::Result<()> {
     let started = Instant::now();
     let mut timer = std::pin::pin!(sleep_until(started));
-    let mut is_stopping = false;
+    let mut has_more = false;
     loop {
-        let is_ready = tokio::select! {
-            () = context.wake.notified() => false,
-            ready = poller.ready() => ready.map(|()| true)?,
-            () = timer.as_mut() => false,
-            () = context.stop.cancelled(), if !is_stopping => {
-                is_stopping = true;
-                context.state.borrow_mut().stop();
-                false
+        if !has_more {
+            tokio::select! {
+                () = context.wake.notified() => {}
+                ready = poller.ready() => ready?,
+                () = timer.as_mut() => {}
+                () = context.stop.cancelled(), if !context.state.borrow().is_stopping() => {}
             }
-        };
+        }
         // Requests that are ready now publish before the turn, so that their publications are gathered into it.
         yield_now().await;
-        turn(&context, &mut poller, is_ready, started).await?;
+        has_more = turn(&context, &mut poller, started)?;
         let state = &mut *context.state.borrow_mut();
-        observe_latency(state);
+        if !has_more || state.taken.len() >= TAKEN_MAX {
+            observe_latency(state);
+        }
         state.publish_counters();
         cell.set(&state.counters);
         if state.is_finished() {
@@ -225,36 +237,25 @@ async fn dispatch(
     }
 }
 
-/// One turn: apply, read, flush. The runtime gets its share between chunks of the flush.
-async fn turn(
-    context: &Rc<Context>,
-    poller: &mut Poller,
-    is_ready: bool,
-    started: Instant,
-) -> io::Result<()> {
-    {
-        let state = &mut *context.state.borrow_mut();
-        let now = started.elapsed();
-        let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-        if second != state.second {
-            state.tick(second);
-        }
-        state.begin(millis(now));
-        if is_ready {
-            poller.drain(|event| state.on_event(event))?;
-        }
-        state.resume();
-        for request in std::mem::take(&mut state.publishes) {
-            context.publish(request);
-        }
+/// One turn: apply, read, flush a chunk; true if more waits. Between turns the runtime gets its share.
+fn turn(context: &Rc<Context>, poller: &mut Poller, started: Instant) -> io::Result<bool> {
+    let state = &mut *context.state.borrow_mut();
+    if context.stop.is_cancelled() && !state.is_stopping() {
+        state.stop();
     }
-    loop {
-        let has_more = context.state.borrow_mut().flush_chunk();
-        if !has_more {
-            return Ok(());
-        }
-        yield_now().await;
+    let now = started.elapsed();
+    let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    if second != state.second {
+        state.tick(second);
     }
+    state.begin(millis(now));
+    poller.drain(|event| state.on_event(event))?;
+    state.resume();
+    for request in std::mem::take(&mut state.publishes) {
+        context.publish(request);
+    }
+    // What the flush lets go on reading is read in the next turn.
+    Ok(state.flush_chunk() || !state.resumable.is_empty())
 }
 
 /// The next time that something is due without an event: a timer of the fan-out, or the tick of the second.

@@ -58,6 +58,10 @@ pub struct FanoutLimits {
     pub settle_ms: u64,
 }
 
+/// Publications and bytes of a mirror, twice over, that may wait for the end of a turn whatever the bounds of the log.
+const MIRROR_PUBLICATIONS: usize = 1000;
+const MIRROR_BYTES: usize = 1 << 20;
+
 /// "No index" in the tables.
 const NONE: u32 = u32::MAX;
 
@@ -72,6 +76,10 @@ struct LocalState {
     acks: Vec<u64>,
     /// The marking of subscriptions waits for the end of the flush interval.
     is_deferred: bool,
+    /// The hub's log keeps nothing at or before this offset.
+    floor: u64,
+    /// The mirror is longer than the hub's log until the next turn.
+    is_long: bool,
 }
 
 #[derive(Debug)]
@@ -144,8 +152,8 @@ struct Connection {
     dirty_head: u32,
     dirty_tail: u32,
     subscriptions: u32,
-    /// Acknowledgements that wait for topics.
-    acks: u16,
+    /// Names in subscribe commands that wait for topics.
+    waiting: u32,
     is_queued: bool,
     is_blocked: bool,
 }
@@ -181,6 +189,8 @@ pub struct Fanout {
     /// The `since` of subscriptions that are not acknowledged yet.
     starting: HashMap<u32, Option<Since>, ahash::RandomState>,
     next_generation: u32,
+    /// Topics whose mirror is to be cut to the hub's log when nobody waits to be flushed.
+    long: Vec<LocalTopic>,
     /// Counts the changes of logs: what was gathered at one count is what is owed at the same count.
     stamp: u64,
     counters: Counters,
@@ -210,6 +220,7 @@ impl Fanout {
             next_ack: 0,
             starting: HashMap::default(),
             next_generation: 0,
+            long: Vec::new(),
             stamp: 1,
             counters: Counters::default(),
         }
@@ -242,7 +253,7 @@ impl Fanout {
             dirty_head: NONE,
             dirty_tail: NONE,
             subscriptions: 0,
-            acks: 0,
+            waiting: 0,
             is_queued: false,
             is_blocked: false,
         })))
@@ -253,8 +264,9 @@ impl Fanout {
         let Some(state) = self.connections.get_mut(connection.index()) else { return };
         // Nothing may be flushed while the subscriptions go one by one.
         state.is_blocked = true;
+        (state.dirty_head, state.dirty_tail) = (NONE, NONE);
         let mut next = state.first;
-        if state.acks > 0 {
+        if state.waiting > 0 {
             let mine: Vec<u64> =
                 self.acks.range(numbers_of(connection)).map(|(number, _)| *number).collect();
             for number in mine {
@@ -302,6 +314,7 @@ impl Fanout {
                 return Some(ConnectionId(index));
             }
         }
+        self.cut_mirrors();
         None
     }
 
@@ -371,7 +384,17 @@ impl Fanout {
         let Some(state) = self.local(local) else { return };
         let Some(log) = &mut state.log else { return };
         log.append(publication, 0);
-        log.trim_to(floor);
+        state.floor = floor;
+        // What came in this turn is not let go before it could be flushed: that would be a gap for the fastest client.
+        let (publications, bytes) = (state.options.log.publications, state.options.log.bytes);
+        if log.len() > 2 * publications.max(MIRROR_PUBLICATIONS)
+            || log.bytes() > 2 * bytes.max(MIRROR_BYTES)
+        {
+            log.trim_to(floor);
+        } else if !std::mem::replace(&mut state.is_long, true) {
+            self.long.push(local);
+        }
+        let Some(state) = self.topics.get_mut(local.index as usize) else { return };
         let interval = u64::from(state.options.flush_interval_ms);
         if interval == 0 {
             self.mark_topic(local.index);
@@ -399,6 +422,21 @@ impl Fanout {
         }
         self.settle_topic(local.index, replies);
         self.mark_topic(local.index);
+    }
+
+    /// Everyone who can take anything has it: mirrors need not be longer than the hub's logs.
+    fn cut_mirrors(&mut self) {
+        let mut long = std::mem::take(&mut self.long);
+        for local in long.drain(..) {
+            let Some(state) = self.local(local) else { continue };
+            state.is_long = false;
+            let floor = state.floor;
+            if let Some(log) = &mut state.log {
+                log.trim_to(floor);
+            }
+            self.stamp += 1;
+        }
+        self.long = long;
     }
 
     fn mark_topic(&mut self, topic: u32) {

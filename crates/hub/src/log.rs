@@ -112,6 +112,11 @@ impl TopicLog {
         self.newest().filter(|newest| self.keeps_value && newest.offset() == self.last)
     }
 
+    /// Whether nothing was appended in the last `seconds` before `second`.
+    pub fn is_quiet(&self, second: u32, seconds: u32) -> bool {
+        self.entries.back().is_none_or(|newest| second.saturating_sub(newest.second) >= seconds)
+    }
+
     /// What comes after `cursor`.
     pub fn next(&self, cursor: u64) -> Next<'_> {
         if cursor >= self.last {

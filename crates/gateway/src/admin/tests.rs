@@ -24,7 +24,8 @@ fn node() -> (Arc<Node>, Arc<WorkerCell>) {
     let broker = Arc::new(MemoryBroker::new(MemoryLimits::default(), Arc::new(intake)));
     let connections = Arc::new(Connections::new(10));
     let is_stopping = AtomicBool::new(false);
-    (Arc::new(Node { config, hub, broker, metrics, connections, is_stopping }), cell)
+    let failed = CancellationToken::new();
+    (Arc::new(Node { config, hub, broker, metrics, connections, failed, is_stopping }), cell)
 }
 
 /// An admin listener, and what ends it.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
-use tickcast_broker::{Broker, HistoryRequest, ReadError, ReadRequest, TopicState};
+use tickcast_broker::{Broker, HistoryRequest, ReadError, ReadRequest, TopicState, Unavailable};
 use tickcast_hub::{Hub, Job, State};
 use tickcast_protocol::Topic;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Node;
+use super::{BROKER_TIMEOUT, Node};
 
 /// How long a topic stays subscribed after its last subscriber went: clients that reload a page come back within it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -77,7 +77,10 @@ impl Keeper {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = sleep_until(grace_ends.unwrap_or_else(Instant::now)), if grace_ends.is_some() => {}
-                Some(Ok((id, topic))) = self.tasks.join_next_with_id() => self.read_next(id, topic),
+                Some(ended) = self.tasks.join_next_with_id() => match ended {
+                    Ok((id, topic)) => self.read_next(id, topic),
+                    Err(error) => self.read_failed(&error),
+                },
             }
             let mut opening = Vec::new();
             for job in self.hub.take_jobs() {
@@ -96,7 +99,7 @@ impl Keeper {
     /// Subscribes many topics at once. If that fails, each goes on by itself, so that none keeps the others waiting.
     async fn open(&mut self, topics: Vec<Topic>) {
         for batch in topics.chunks(BATCH) {
-            let is_subscribed = self.broker.subscribe(batch.to_vec()).await.is_ok();
+            let is_subscribed = in_time(self.broker.subscribe(batch.to_vec())).await.is_ok();
             for topic in batch {
                 self.read(topic.clone(), Purpose::Open { is_subscribed });
             }
@@ -115,7 +118,13 @@ impl Keeper {
             }
         }
         for batch in closed.chunks(BATCH) {
-            self.broker.unsubscribe(batch.to_vec()).await;
+            // Publications of a topic that stays subscribed by mistake are ignored: the hub does not know it.
+            if timeout(BROKER_TIMEOUT, self.broker.unsubscribe(batch.to_vec())).await.is_err() {
+                tracing::warn!(
+                    topics = batch.len(),
+                    "the broker did not confirm an unsubscribe in time"
+                );
+            }
         }
     }
 
@@ -139,13 +148,21 @@ impl Keeper {
         self.reads.insert(topic, reads);
     }
 
+    /// A read was aborted, and has left the table already, or it panicked: then its topic must not wait for it.
+    fn read_failed(&mut self, error: &JoinError) {
+        if error.is_panic() {
+            tracing::error!(%error, "a read of the broker panicked");
+            self.reads.retain(|_, reads| reads.running.id() != error.id());
+        }
+    }
+
     fn spawn(&mut self, topic: Topic, purpose: Purpose) -> AbortHandle {
         let (hub, broker) = (Arc::clone(&self.hub), Arc::clone(&self.broker));
         let (slots, link_up) = (Arc::clone(&self.slots), Arc::clone(&self.link_up));
         self.tasks.spawn(async move {
             let mut purpose = purpose;
             let mut pause = RETRY_MIN;
-            loop {
+            while hub.holds(&topic) {
                 let slot = slots.acquire().await;
                 let state = read(&*broker, &topic, &mut purpose).await;
                 drop(slot);
@@ -160,6 +177,7 @@ impl Keeper {
                     }
                 }
             }
+            topic
         })
     }
 }
@@ -170,7 +188,7 @@ async fn read(
     purpose: &mut Purpose,
 ) -> Result<TopicState, ReadError> {
     if let Purpose::Open { is_subscribed: false } = purpose {
-        broker.subscribe(vec![topic.clone()]).await?;
+        in_time(broker.subscribe(vec![topic.clone()])).await?;
         *purpose = Purpose::Open { is_subscribed: true };
     }
     let history = match purpose {
@@ -178,9 +196,16 @@ async fn read(
         Purpose::Repair(after) => HistoryRequest::After(*after),
         Purpose::History => HistoryRequest::After(0),
     };
-    let state = broker.read(topic, ReadRequest { create: true, history }).await?;
+    let state = in_time(broker.read(topic, ReadRequest { create: true, history })).await?;
     // A read that may create the topic always finds it.
-    state.ok_or(ReadError::Unavailable(tickcast_broker::Unavailable))
+    state.ok_or(ReadError::Unavailable(Unavailable))
+}
+
+/// Gives a broker that does not answer up after a second: one call must not hold the others.
+async fn in_time<T, E: From<Unavailable>>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout(BROKER_TIMEOUT, call).await.unwrap_or_else(|_elapsed| Err(Unavailable.into()))
 }
 
 fn bring_back(hub: &Hub, topic: &Topic, purpose: Purpose, state: TopicState) {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +30,9 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Reads of one socket in one turn; a peer that sends without pause must not keep the others waiting.
 const READS_PER_TURN: usize = 4;
+
+/// Looks at each connection per ping interval: a ping comes so much of the interval early at most.
+const LOOKS_PER_PING: u32 = 5;
 
 /// How long a closed connection's peer may take to hang up, in seconds.
 const LINGER_SECONDS: u32 = 2;
@@ -263,6 +267,9 @@ impl State {
             self.node.config.limits.payload_bytes.bytes() + COMMAND_OVERHEAD_BYTES_MAX;
         let Some(session) = self.sessions.get(connection) else { return };
         let mut reader = session.reader.take();
+        if session.phase != Phase::Open {
+            return; // What was not read before the end is not obeyed after it.
+        }
         let result =
             Reader::read(&mut reader, input, message_max, |event| self.handle(connection, &event));
         if let Some(session) = self.sessions.get(connection) {
@@ -427,6 +434,7 @@ impl State {
 
     /// Once a second: pings, sockets that are stuck, and closed ones whose peer does not hang up.
     pub(super) fn tick(&mut self, second: u32) {
+        let ticks = self.second + 1..=second;
         self.second = second;
         while let Some((connection, serial, _)) =
             self.lingering.pop_front_if(|(_, _, until)| *until <= second)
@@ -436,7 +444,7 @@ impl State {
             }
         }
         self.close_stalled();
-        self.ping_idle();
+        self.ping_idle(ticks);
     }
 
     fn close_stalled(&mut self) {
@@ -468,33 +476,40 @@ impl State {
         self.counters.stalled = self.stalled.len() as u64;
     }
 
-    /// Looks at each connection once per ping interval, a slice of them every second.
-    fn ping_idle(&mut self) {
+    /// Looks at a slice of the connections every second, at each of them several times per ping interval.
+    fn ping_idle(&mut self, ticks: RangeInclusive<u32>) {
         let interval = u32::try_from(self.node.config.websocket.ping_interval.as_secs())
             .unwrap_or(u32::MAX)
             .max(1);
-        let first = (self.second % interval) as usize;
-        for index in (first..self.sessions.span()).step_by(interval as usize) {
-            let Some(session) = self.sessions.at(index) else { continue };
-            let silence = self.second.saturating_sub(session.last_traffic);
-            if silence < interval || session.phase != Phase::Open {
-                continue;
-            }
-            let awaits_pong = std::mem::replace(&mut session.awaits_pong, true);
-            let connection = ConnectionId::at(index);
-            if awaits_pong {
-                self.close(
-                    connection,
-                    CloseCode::PING_TIMEOUT,
-                    "ping timeout",
-                    CloseReason::PingTimeout,
-                );
-            } else {
-                self.sessions.control(connection, Opcode::Ping, &[]);
-                self.counters.pings += 1;
+        let period = (interval / LOOKS_PER_PING).max(1);
+        for tick in ticks.rev().take(period as usize) {
+            for index in ((tick % period) as usize..self.sessions.span()).step_by(period as usize) {
+                self.ping_if_idle(index, interval, period);
             }
         }
         self.queue_replies();
+    }
+
+    /// Pings a connection that will have been silent for the interval before the next look.
+    fn ping_if_idle(&mut self, index: usize, interval: u32, period: u32) {
+        let Some(session) = self.sessions.at(index) else { return };
+        let silence = self.second.saturating_sub(session.last_traffic);
+        if silence + period <= interval || session.phase != Phase::Open {
+            return;
+        }
+        let awaits_pong = std::mem::replace(&mut session.awaits_pong, true);
+        let connection = ConnectionId::at(index);
+        if awaits_pong {
+            self.close(
+                connection,
+                CloseCode::PING_TIMEOUT,
+                "ping timeout",
+                CloseReason::PingTimeout,
+            );
+        } else {
+            self.sessions.control(connection, Opcode::Ping, &[]);
+            self.counters.pings += 1;
+        }
     }
 
     /// Tells every client that the node goes, and closes.
@@ -512,6 +527,11 @@ impl State {
         self.sessions.reply(connection, &ServerMessage::Goaway { reconnect_in_ms });
         self.close(connection, CloseCode::RESTART, "the node is stopping", CloseReason::Drain);
         self.queue_replies();
+    }
+
+    /// Whether the node stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
     }
 
     /// Whether the worker has nothing left to do.

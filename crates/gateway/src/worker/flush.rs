@@ -12,7 +12,7 @@ use super::core::State;
 use super::session::{Output, Phase, Session};
 use crate::metrics::CloseReason;
 
-/// Connections flushed before reads, accepts and requests get their turn. Larger chunks starve them: with 6,000 sockets
+/// Connections flushed in one turn, before reads, timers, accepts and requests get theirs. Larger chunks starve them: with 6,000 sockets
 /// in one go another publisher waits 60 ms, in chunks of 256 it waits 4.
 const CHUNK: usize = 256;
 

@@ -11,8 +11,8 @@ use crate::inbox::LocalTopic;
 use crate::log::TopicLog;
 use crate::options::TopicOptions;
 
-/// Subscribe commands of one connection that may wait for topics at the same time.
-const ACKS_PER_CONNECTION: u16 = 64;
+/// Names that one connection's waiting subscribe commands may have in all: bounds the replies that come at once.
+const WAITING_NAMES_MAX: u32 = 1000;
 
 /// The numbers that the commands of one connection may have. A number is free for use again 2^32 commands later.
 pub(super) fn numbers_of(connection: ConnectionId) -> RangeInclusive<u64> {
@@ -44,9 +44,10 @@ impl Fanout {
         replies: &mut impl Replies,
     ) {
         let Some(state) = self.connections.get(connection.index()) else { return };
-        if state.acks >= ACKS_PER_CONNECTION {
+        let names = to_u32(items.len()).max(1);
+        if state.waiting > 0 && state.waiting + names > WAITING_NAMES_MAX {
             let message =
-                "64 subscribe commands of this connection wait for their topics already; try again";
+                "too many names of earlier subscribe commands wait for their topics; try again";
             return replies.reply(
                 connection,
                 &ServerMessage::Error { id: id.as_ref(), code: ErrorCode::Unavailable, message },
@@ -63,7 +64,7 @@ impl Fanout {
         }
         self.acks.insert(number, ack);
         if let Some(state) = self.connections.get_mut(connection.index()) {
-            state.acks += 1;
+            state.waiting += names;
         }
         self.wheel.add(self.now + self.limits.settle_ms, Timer::Settle(number));
     }
@@ -173,6 +174,8 @@ impl Fanout {
             subscriptions: Vec::new(),
             acks: Vec::new(),
             is_deferred: false,
+            floor: 0,
+            is_long: false,
         }));
         self.names.insert(name.clone(), index);
         self.hub.join(name, self.worker, LocalTopic { index, generation });
@@ -270,7 +273,7 @@ impl Fanout {
 
     fn finish(&mut self, ack: Ack, replies: &mut impl Replies) {
         if let Some(state) = self.connections.get_mut(ack.connection.index()) {
-            state.acks -= 1;
+            state.waiting -= to_u32(ack.items.len()).max(1);
             self.complete(ack, replies);
         }
     }

@@ -156,6 +156,7 @@ impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
     /// Checks a data frame's place and size as soon as its length is known.
     fn check_data(&self, opcode: Opcode, payload: u64) -> Result<(), Violation> {
         match (opcode, &*self.message) {
+            (Opcode::Ping | Opcode::Pong | Opcode::Close, _) => Ok(()),
             (Opcode::Continuation, None) => Err(protocol_error("a continuation continues nothing")),
             (Opcode::Text | Opcode::Binary, Some(_)) => {
                 Err(protocol_error("a new message starts inside a fragmented one"))

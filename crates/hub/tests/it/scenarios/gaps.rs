@@ -73,7 +73,7 @@ fn old_publications_go_and_the_value_stays() {
     rig.publish("t", 1);
     rig.hub.sweep(299);
     rig.publish("t", 1);
-    rig.hub.sweep(300); // Publications 1 and 2 are 300 s old now.
+    rig.hub.sweep(329); // Publications 1 and 2 are too old, and the topic is quiet.
     rig.settle();
     rig.unblock(client, None);
     rig.expect(client, &["gap t 2-2 slow_consumer", "t 3"]);
@@ -99,6 +99,18 @@ fn without_a_value_everything_gets_too_old() {
 }
 
 #[test]
+fn more_than_the_log_holds_in_one_turn_is_no_gap_for_who_keeps_up() {
+    let mut rig = Setup::default().topic("t", |t| t.log.publications = 3).build();
+    let client = rig.attach();
+    rig.subscribe(client, 1, r#""t""#);
+    rig.expect(client, &["ok 1: t@a/0 all"]);
+    rig.publish("t", 20);
+    let all: Vec<String> = (1..=20).map(|offset| format!("t {offset}")).collect();
+    rig.expect(client, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(rig.log_of("t").0, 3);
+}
+
+#[test]
 fn a_slow_client_costs_the_others_nothing() {
     let (mut rig, client) = stuck(Setup::default().topic("t", |t| t.log.publications = 3));
     let quick = rig.attach();
@@ -118,6 +130,7 @@ fn a_gap_is_handed_over_with_the_value_that_follows_it() {
     // The socket takes one byte of the notice, and the log moves on before the rest is written.
     let (mut rig, client) = stuck(Setup::default().topic("t", |t| t.log.publications = 1));
     rig.publish("t", 2);
+    rig.settle();
     rig.unblock(client, Some(1));
     rig.settle();
     rig.publish("t", 2);

@@ -107,7 +107,10 @@ fn a_rate_counts_from_the_last_value_of_any_mode() {
     rig.subscribe(client, 1, r#""t""#);
     rig.expect(client, &["ok 1: t@a/1 all", "t 1"]);
     rig.pass(5000);
+    rig.block(client);
     rig.publish("t", 3); // The last of them comes with a gap.
+    rig.settle();
+    rig.unblock(client, None);
     rig.expect(client, &["gap t 2-3 slow_consumer", "t 4"]);
     rig.subscribe(client, 2, r#"{"topic":"t","max_rate":1}"#);
     rig.publish("t", 1);

@@ -223,14 +223,14 @@ fn a_settled_topic_stays_settled_while_another_is_waited_for() {
 fn no_connection_makes_the_node_remember_commands_without_end() {
     let mut rig = Setup::default().build();
     let client = rig.attach();
-    for id in 1..=65 {
+    for id in 1..=1001 {
         rig.subscribe(client, id, r#""t""#);
     }
     rig.turns();
-    assert_eq!(rig.frames(client), ["error 65 unavailable"]);
-    assert_eq!(rig.held(), [1, 1, 64]);
+    assert_eq!(rig.frames(client), ["error 1001 unavailable"]);
+    assert_eq!(rig.held(), [1, 1, 1000]);
     rig.settle();
-    assert_eq!(rig.frames(client).len(), 64);
-    rig.subscribe(client, 66, r#""u""#);
-    rig.expect(client, &["ok 66: u@a/0 all"]);
+    assert_eq!(rig.frames(client).len(), 1000);
+    rig.subscribe(client, 1002, r#""u""#);
+    rig.expect(client, &["ok 1002: u@a/0 all"]);
 }
