@@ -225,6 +225,23 @@ async fn a_thousand_commands_in_one_segment_have_a_thousand_answers() {
     }
 }
 
+/// Half a megabyte of answers stops the reading of commands several times; going on must not wait for a timer.
+#[tokio::test]
+async fn many_commands_at_once_are_answered_without_a_pause() {
+    const COMMANDS: usize = 20_000;
+    let node = Node::start().await;
+    let mut raw = upgraded(&node).await;
+    let started = std::time::Instant::now();
+    let commands: Vec<u8> = (0..COMMANDS)
+        .flat_map(|id| frame(true, Opcode::Text, format!(r#"{{"type":"ping","id":{id}}}"#)))
+        .collect();
+    raw.write(commands).await;
+    for id in 0..COMMANDS {
+        assert_eq!(raw.value().await, json!({"type": "pong", "id": id}));
+    }
+    assert!(started.elapsed().as_secs() < 5, "a pause of a second for each 64 KiB");
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_answers_is_not_read_either() {
     const COMMANDS: usize = 20_000;
