@@ -244,12 +244,13 @@ fn turn(context: &Rc<Context>, poller: &mut Poller, started: Instant) -> io::Res
         state.stop();
     }
     let now = started.elapsed();
+    state.begin(millis(now));
+    poller.drain(|event| state.on_event(event))?;
+    // After the sockets had their say: what came while the process was held up is no silence.
     let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     if second != state.second {
         state.tick(second);
     }
-    state.begin(millis(now));
-    poller.drain(|event| state.on_event(event))?;
     state.resume();
     for request in std::mem::take(&mut state.publishes) {
         context.publish(request);

@@ -54,7 +54,7 @@ pub(crate) struct PublishRequest {
 /// Everything that one worker owns.
 #[derive(Debug)]
 pub(crate) struct State {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     inbox: Arc<Inbox>,
     registry: Registry,
     pub(super) fanout: Fanout,
@@ -457,6 +457,7 @@ impl State {
             };
             session.is_listed = session.is_blocked;
             if !session.is_blocked {
+                socket::be_strict(session, &self.node.config.websocket);
                 return false;
             }
             let is_over = u64::from(self.second.saturating_sub(session.stalled_since)) >= timeout;
@@ -523,6 +524,13 @@ impl State {
     }
 
     fn send_away(&mut self, connection: ConnectionId) {
+        if let Some(session) = self.sessions.get(connection)
+            && session.is_blocked
+        {
+            // It takes nothing: it must not keep the node from ending.
+            socket::write_last(session, &close_frame(CloseCode::RESTART, "the node is stopping"));
+            return self.remove(connection, CloseReason::Drain);
+        }
         let reconnect_in_ms = rand::random_range(0..RECONNECT_SPREAD_MS);
         self.sessions.reply(connection, &ServerMessage::Goaway { reconnect_in_ms });
         self.close(connection, CloseCode::RESTART, "the node is stopping", CloseReason::Drain);

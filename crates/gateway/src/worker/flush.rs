@@ -10,6 +10,7 @@ use tickcast_hub::ConnectionId;
 
 use super::core::State;
 use super::session::{Output, Phase, Session};
+use super::socket;
 use crate::metrics::CloseReason;
 
 /// Connections flushed in one turn, before reads, timers, accepts and requests get theirs. Larger chunks starve them: with 6,000 sockets
@@ -84,6 +85,7 @@ impl State {
             session.stalled_since = second;
             if !std::mem::replace(&mut session.is_listed, true) {
                 self.stalled.push((connection, session.serial));
+                socket::be_patient(session, &self.node.config.websocket);
             }
         }
         self.fanout.set_blocked(connection, true);

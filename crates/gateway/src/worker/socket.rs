@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use socket2::SockRef;
 
@@ -19,6 +20,24 @@ pub(crate) fn prepare(socket: &impl AsFd, options: &Websocket) -> io::Result<()>
     socket
         .set_tcp_notsent_lowat(u32::try_from(options.unsent_bytes.bytes()).unwrap_or(u32::MAX))?;
     socket.set_tcp_user_timeout(Some(options.user_timeout))
+}
+
+/// Lets a full socket live longer than the stall timeout: to the kernel a peer that acknowledges but takes nothing looks
+/// dead after the user timeout, and it would be cut before it can be told why.
+pub(crate) fn be_patient(session: &Session, options: &Websocket) {
+    let patience = options.user_timeout.max(options.stall_timeout + Duration::from_secs(10));
+    set_user_timeout(session, patience);
+}
+
+/// The socket takes something again: dead peers are to be found as fast as before.
+pub(crate) fn be_strict(session: &Session, options: &Websocket) {
+    set_user_timeout(session, options.user_timeout);
+}
+
+fn set_user_timeout(session: &Session, timeout: Duration) {
+    if let Err(error) = SockRef::from(&session.socket).set_tcp_user_timeout(Some(timeout)) {
+        tracing::debug!(%error, "the user timeout of a connection stays as it is");
+    }
 }
 
 /// Tries to get the close frame of a stuck connection into the kernel, behind the rest of the frame that was begun.
