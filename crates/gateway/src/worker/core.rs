@@ -495,10 +495,12 @@ impl State {
     fn ping_if_idle(&mut self, index: usize, interval: u32, period: u32) {
         let Some(session) = self.sessions.at(index) else { return };
         let silence = self.second.saturating_sub(session.last_traffic);
-        if silence + period <= interval || session.phase != Phase::Open {
+        // A full socket takes no ping either: it is judged by what it takes.
+        if silence + period <= interval || session.phase != Phase::Open || session.is_blocked {
             return;
         }
         let awaits_pong = std::mem::replace(&mut session.awaits_pong, true);
+        session.last_traffic = self.second;
         let connection = ConnectionId::at(index);
         if awaits_pong {
             self.close(
