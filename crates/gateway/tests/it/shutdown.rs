@@ -60,6 +60,28 @@ async fn the_program_ends_well_when_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn a_full_socket_holds_nobody_up() {
+    let mut program = Program::serve(&[("server.shutdown_timeout", "60s")]);
+    let mut full = Socket::narrow(program.address, "/v1/ws?topics=a").await;
+    assert_eq!(full.value().await["type"], "subscribed");
+    let mut witness = Socket::open(program.address, "/v1/ws?topics=a").await;
+    assert_eq!(witness.value().await["type"], "subscribed");
+    let mut publisher = Raw::connect(program.address).await;
+    let payload = format!("\"{}\"", "x".repeat(4000));
+    for _ in 0..200 {
+        assert_eq!(publisher.post("/v1/topics/a", "", &payload).await.status, 200);
+    }
+    for _ in 0..200 {
+        assert_eq!(witness.value().await["topic"], "a");
+    }
+
+    program.terminate();
+    // Waiting is bounded far below the shutdown timeout.
+    assert_eq!(program.wait().code(), Some(0), "{}", program.log());
+    drop(full);
+}
+
+#[tokio::test]
 async fn a_request_that_has_begun_is_answered_before_the_end() {
     let mut program = Program::serve(&[]);
     let mut raw = Raw::connect(program.address).await;
