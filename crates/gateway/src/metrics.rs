@@ -82,8 +82,6 @@ pub(crate) struct WorkerCounters {
     pub(crate) connections: u64,
     /// Subscriptions held now.
     pub(crate) subscriptions: u64,
-    /// Topics with a subscription on this worker now.
-    pub(crate) topics: u64,
     /// Connections whose socket is full now.
     pub(crate) stalled: u64,
     /// Connections taken.

@@ -410,6 +410,8 @@ impl Fanout {
         let Some(state) = self.local(local) else { return };
         let is_reset = state.log.as_ref().is_some_and(|old| old.epoch() != log.epoch());
         let start = log.floor();
+        // A floor of the old log means nothing in the new one, least of all after a change of epoch.
+        state.floor = start;
         state.log = Some(log);
         if is_reset {
             for index in &self.topics[local.index as usize].subscriptions {

@@ -553,7 +553,6 @@ impl State {
     pub(super) fn publish_counters(&mut self) {
         self.counters.connections = self.sessions.len() as u64;
         self.counters.subscriptions = self.fanout.subscriptions() as u64;
-        self.counters.topics = self.fanout.topics() as u64;
         self.counters.fanout = self.fanout.counters();
     }
 }
