@@ -2,11 +2,15 @@
 
 BIN := target/release
 
-.PHONY: run test check bench docs setup fmt
+.PHONY: run cluster test check bench docs setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
 	cargo run --release
+
+## cluster: three nodes and a Redis on this machine, to see what a cluster does; Ctrl-C ends it
+cluster:
+	@scripts/cluster
 
 ## test: install what the tests need, then run all of them
 test: setup

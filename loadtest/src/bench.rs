@@ -5,6 +5,7 @@
 //! Servers are black boxes, started and stopped here on free ports.
 
 mod document;
+mod redis;
 mod scenario;
 mod server;
 mod summary;
@@ -19,6 +20,7 @@ use crate::fanout::{self, FanoutArgs};
 use crate::idle::{self, IdleArgs};
 use crate::proc::{Machine, allow_open_files, pin};
 use crate::progress::Progress;
+use crate::section;
 use scenario::{Load, Scenario};
 use server::{Kind, Launcher};
 use summary::{Outcome, Reading, Repetition};
@@ -47,6 +49,9 @@ pub struct BenchArgs {
     /// Only this row of the budgets; may be given several times
     #[arg(long)]
     pub row: Vec<u8>,
+    /// Publishing through a real Redis instead, beside redis-benchmark; cores are dealt out by themselves
+    #[arg(long, conflicts_with = "row")]
+    pub redis: bool,
     /// Core of the servers
     #[arg(long, default_value_t = 0)]
     pub server_core: usize,
@@ -86,7 +91,8 @@ impl BenchArgs {
         let server = self.server.file_name().unwrap_or(self.server.as_os_str()).to_string_lossy();
         let quick = if self.quick { " --quick" } else { "" };
         let rows: String = self.row.iter().map(|row| format!(" --row {row}")).collect();
-        format!("tickcast-load bench --server {server} --reps {}{quick}{rows}", self.reps)
+        let redis = if self.redis { " --redis" } else { "" };
+        format!("tickcast-load bench --server {server} --reps {}{quick}{rows}{redis}", self.reps)
     }
 }
 
@@ -105,9 +111,12 @@ pub struct BenchSummary {
 /// If a server does not start, a run cannot be done, the time is up, or the file cannot be written.
 pub fn run(args: &BenchArgs, progress: &mut Progress) -> Result<BenchSummary, LoadError> {
     args.check()?;
+    if args.redis {
+        return run_redis(args, progress);
+    }
     let scenarios = scenario::all(args.quick);
     let mut bench = Bench {
-        launcher: Launcher::new(&args.server, args.server_core, args.generator_core)?,
+        launcher: Launcher::new(&args.server, args.server_core)?,
         started: Instant::now(),
         limit: if args.quick { LIMIT_QUICK } else { LIMIT },
         repetitions: args.repetitions(),
@@ -123,12 +132,22 @@ pub fn run(args: &BenchArgs, progress: &mut Progress) -> Result<BenchSummary, Lo
             outcomes.push(bench.outcome(scenario)?);
         }
     }
-    let section = document::section(&outcomes, &machine, &args.command_line(), args.quick);
+    let text = document::section(&outcomes, &machine, &args.command_line(), args.quick);
     if let Some(path) = &args.out {
-        document::write(path, &section)?;
+        section::write(path, document::NAME, &text)?;
     }
     let failures = outcomes.iter().flat_map(Outcome::failures).collect();
     Ok(BenchSummary { text: document::table(&outcomes), failures })
+}
+
+/// The rows that need a Redis, in their own section of the file.
+fn run_redis(args: &BenchArgs, progress: &mut Progress) -> Result<BenchSummary, LoadError> {
+    let size = (args.repetitions(), args.quick);
+    let found = redis::run(&args.server, size, &args.command_line(), progress)?;
+    if let Some(path) = &args.out {
+        section::write(path, redis::NAME, &found.section)?;
+    }
+    Ok(BenchSummary { text: found.text, failures: found.failures })
 }
 
 /// A budget run under way.
@@ -230,5 +249,6 @@ mod tests {
             "tickcast-load bench --server tickcast --reps 5 --quick --row 2"
         );
         assert_eq!(args(&["--quick", "--reps", "1"]).repetitions(), 1);
+        assert!(args(&["--redis"]).command_line().ends_with(" --redis"));
     }
 }

@@ -14,6 +14,7 @@ use crate::fanout::{self, FanoutArgs};
 use crate::floor::Floor;
 use crate::idle::{self, IdleArgs};
 use crate::progress::Progress;
+use crate::publish::{self, PublishArgs};
 use crate::report;
 
 /// A check was made and failed.
@@ -52,6 +53,14 @@ enum Command {
     Idle {
         #[command(flatten)]
         args: IdleArgs,
+        /// Print one JSON object instead of the table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish through a real Redis as fast as it goes, beside redis-benchmark making the same script calls
+    Publish {
+        #[command(flatten)]
+        args: Box<PublishArgs>,
         /// Print one JSON object instead of the table
         #[arg(long)]
         json: bool,
@@ -98,6 +107,11 @@ fn run(command: Command) -> Result<ExitCode, LoadError> {
         Command::Idle { args, json } => {
             let found = idle::run(&args, &mut Progress::new())?;
             print(&if json { as_json(&found) } else { report::idle(&found) })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Publish { args, json } => {
+            let found = publish::run(&args, &mut Progress::new())?;
+            print(&if json { as_json(&found) } else { publish::text(&found) })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench(args) => {

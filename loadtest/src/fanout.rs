@@ -46,6 +46,9 @@ pub struct FanoutArgs {
     /// Public listener of the server
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: String,
+    /// Public listener that the subscribers connect to, if it is another node [default: --url]
+    #[arg(long)]
+    pub subscribe_url: Option<String>,
     /// WebSocket connections to open
     #[arg(long, default_value_t = 1000)]
     pub connections: usize,
@@ -55,6 +58,12 @@ pub struct FanoutArgs {
     /// Topics that each connection subscribes to
     #[arg(long, default_value_t = 1)]
     pub topics_per_connection: u32,
+    /// Mode of the subscriptions, `all` or `latest`; what `latest` skips counts as missing [default: the server's]
+    #[arg(long)]
+    pub mode: Option<String>,
+    /// Updates per second and subscription, at most; what is skipped counts as missing
+    #[arg(long)]
+    pub max_rate: Option<f64>,
     /// Publications per second, over all topics
     #[arg(long, default_value_t = 50.0)]
     pub rate: f64,
@@ -94,7 +103,7 @@ pub struct FanoutArgs {
     /// Front of the topic names
     #[arg(long, default_value = "load")]
     pub prefix: String,
-    /// Process id of the server on this machine, for its CPU time and memory
+    /// Process id of the server on this machine, of the subscribers' one if there are two, for its CPU time and memory
     #[arg(long)]
     pub server_pid: Option<u32>,
     /// Run the generator on this core only
@@ -107,9 +116,12 @@ impl Default for FanoutArgs {
     fn default() -> Self {
         Self {
             url: "http://127.0.0.1:8080".to_owned(),
+            subscribe_url: None,
             connections: 1000,
             topics: 1,
             topics_per_connection: 1,
+            mode: None,
+            max_rate: None,
             rate: 50.0,
             burst: 1,
             spread: false,
@@ -155,8 +167,10 @@ impl FanoutArgs {
 
     fn connection_plan(&self) -> Result<ConnectionPlan, LoadError> {
         Ok(ConnectionPlan {
-            target: Target::resolve(&self.url)?,
+            target: Target::resolve(self.subscribe_url.as_ref().unwrap_or(&self.url))?,
             topics: TopicPlan::new(&self.prefix, self.topics, self.topics_per_connection),
+            mode: self.mode.clone(),
+            max_rate: self.max_rate,
             connections: self.connections,
             in_flight: self.in_flight,
             slow_percent: self.slow,
@@ -253,6 +267,18 @@ impl FanoutReport {
 /// # Errors
 /// If the arguments make no sense, the server cannot be reached, or a handshake fails.
 pub fn run(args: &FanoutArgs, progress: &mut Progress) -> Result<FanoutReport, LoadError> {
+    run_observed(args, &mut || Ok(()), progress)
+}
+
+/// Runs it and calls `observe` at both edges of the measured window, for what else is to be read there.
+///
+/// # Errors
+/// As [`run`], and those of `observe`.
+pub fn run_observed(
+    args: &FanoutArgs,
+    observe: &mut dyn FnMut() -> Result<(), LoadError>,
+    progress: &mut Progress,
+) -> Result<FanoutReport, LoadError> {
     args.check()?;
     let plan = args.connection_plan()?;
     allow_open_files(args.connections + args.publishers + SPARE_DESCRIPTORS)?;
@@ -260,14 +286,15 @@ pub fn run(args: &FanoutArgs, progress: &mut Progress) -> Result<FanoutReport, L
         pin(core)?;
     }
     let mut reactor = Reactor::new()?;
-    let (topics, target, slow) = (plan.topics.clone(), plan.target.clone(), plan.slow());
+    let (topics, slow) = (plan.topics.clone(), plan.slow());
+    let target = Target::resolve(&args.url)?;
     let mut receivers = Receivers::new(plan, &reactor)?;
     let ramp = receivers.open(args.connections, &mut reactor, progress)?;
     let publisher =
         Publisher::connect(args.publish_plan(topics), &target, reactor.registry(), reactor.clock)?;
     let mut run = Run { args, reactor, receivers, publisher };
     let window = run.begin(args.sample_every(args.connections - slow));
-    let usage = run.measure(&window, progress)?;
+    let usage = run.measure(&window, observe, progress)?;
     run.drain(progress)?;
     progress.clear();
     Ok(run.report(ramp, slow, &window, usage))
@@ -308,6 +335,7 @@ impl Run<'_> {
     fn measure(
         &mut self,
         window: &Range<u64>,
+        observe: &mut dyn FnMut() -> Result<(), LoadError>,
         progress: &mut Progress,
     ) -> Result<WindowUsage, LoadError> {
         let mut opening = None;
@@ -315,12 +343,15 @@ impl Run<'_> {
             let now = self.reactor.clock.now();
             // Each edge is read before the request that is due at it goes out.
             if opening.is_none() && now >= window.start {
+                observe()?;
                 opening = Some(self.usage()?);
             }
             if let Some(opening) = opening
                 && now >= window.end
             {
-                return self.window_usage(opening);
+                let usage = self.window_usage(opening)?;
+                observe()?;
+                return Ok(usage);
             }
             self.publisher.publish_due()?;
             let edge = if opening.is_none() { window.start } else { window.end };

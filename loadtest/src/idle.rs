@@ -74,6 +74,8 @@ impl IdleArgs {
         Ok(ConnectionPlan {
             target: Target::resolve(&self.url)?,
             topics: TopicPlan::new(&self.prefix, topics, 1),
+            mode: None,
+            max_rate: None,
             connections: self.connections,
             in_flight: self.in_flight,
             slow_percent: 0,

@@ -6,10 +6,11 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use crate::error::LoadError;
@@ -75,14 +76,26 @@ impl Process {
         Ok(self.read("statm", parse_statm)? * count(page_size()))
     }
 
+    /// Run time of the living threads of that name, in nanoseconds; `None` if there is no such thread, or where the
+    /// kernel does not keep it.
+    #[must_use]
+    pub fn thread_cpu_ns(self, name: &str) -> Option<u64> {
+        let is_named = |thread: &Path| {
+            fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let times: Vec<_> = self.threads()?.into_iter().filter(|thread| is_named(thread)).collect();
+        if times.is_empty() { None } else { sum_of_run_times(times) }
+    }
+
     /// Run time of all living threads; `None` where the kernel does not keep it.
     fn run_time_ns(self) -> Option<u64> {
-        let mut total = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.0)).ok()? {
-            let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            total += text.split_whitespace().next()?.parse::<u64>().ok()?;
-        }
-        Some(total)
+        sum_of_run_times(self.threads()?)
+    }
+
+    /// The folders of the living threads.
+    fn threads(self) -> Option<Vec<PathBuf>> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).ok()?;
+        threads.map(|thread| Some(thread.ok()?.path())).collect()
     }
 
     fn read<T>(self, file: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, LoadError> {
@@ -96,6 +109,37 @@ impl Process {
                 "check that the server still runs and that --server-pid is its process id",
             ))
     }
+}
+
+/// CPU time that all processes and interrupts of this machine used since it started, and what its host took from it, in
+/// nanoseconds to the clock tick.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn machine_busy_ns() -> Result<u64, LoadError> {
+    let tick_ns = SECOND_NS / clock_ticks_per_second().max(1);
+    fs::read_to_string("/proc/stat")
+        .and_then(|text| parse_busy(&text).ok_or_else(|| ErrorKind::InvalidData.into()))
+        .map(|ticks| ticks * tick_ns)
+        .map_err(LoadError::system("reading /proc/stat", "mount /proc"))
+}
+
+/// Busy ticks from the first line of `/proc/stat`: user, nice, system, then, behind idle and waiting, interrupts of two
+/// kinds and what the host took.
+fn parse_busy(text: &str) -> Option<u64> {
+    let mut ticks = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let mut next = || ticks.next()?.parse::<u64>().ok();
+    let running = next()? + next()? + next()?;
+    let (_idle, _waiting) = (next()?, next()?);
+    Some(running + next()? + next()? + next()?)
+}
+
+fn sum_of_run_times(threads: Vec<PathBuf>) -> Option<u64> {
+    let run_time = |thread: PathBuf| {
+        let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    threads.into_iter().map(run_time).sum()
 }
 
 /// User and system ticks from `/proc/PID/stat`. The command name may hold spaces and brackets, so count from its end.
@@ -116,16 +160,58 @@ fn parse_statm(text: &str) -> Option<u64> {
 /// # Errors
 /// If there is no such core for this process.
 pub fn pin(core: usize) -> Result<(), LoadError> {
-    let mut set = CpuSet::new();
-    let known = core < CpuSet::MAX_CPU;
-    if known {
-        set.set(core);
+    set_cores(&cpu_set(&[core])?, &[core])
+}
+
+/// Does `work` on these cores, and returns to those of before. A process that it starts stays on them.
+/// No core at all leaves everything as it is.
+///
+/// # Errors
+/// If there is no such core for this process.
+pub fn on_cores<T>(cores: &[usize], work: impl FnOnce() -> T) -> Result<T, LoadError> {
+    if cores.is_empty() {
+        return Ok(work());
     }
-    let result = if known { sched_setaffinity(None, &set) } else { Err(rustix::io::Errno::INVAL) };
-    result.map_err(io::Error::from).map_err(LoadError::system(
-        format!("pinning to core {core}"),
+    let before = sched_getaffinity(None)
+        .map_err(io::Error::from)
+        .map_err(LoadError::system("reading the cores of this process", "report this as a bug"))?;
+    set_cores(&cpu_set(cores)?, cores)?;
+    let result = work();
+    set_cores(&before, &[])?;
+    Ok(result)
+}
+
+/// The cores that the calling thread may use.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn cores() -> Result<Vec<usize>, LoadError> {
+    let set = sched_getaffinity(None)
+        .map_err(io::Error::from)
+        .map_err(LoadError::system("reading the cores of this process", "report this as a bug"))?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+}
+
+fn cpu_set(cores: &[usize]) -> Result<CpuSet, LoadError> {
+    let mut set = CpuSet::new();
+    for core in cores {
+        if *core >= CpuSet::MAX_CPU {
+            return Err(no_such_core(&[*core])(rustix::io::Errno::INVAL.into()));
+        }
+        set.set(*core);
+    }
+    Ok(set)
+}
+
+fn set_cores(set: &CpuSet, cores: &[usize]) -> Result<(), LoadError> {
+    sched_setaffinity(None, set).map_err(io::Error::from).map_err(no_such_core(cores))
+}
+
+fn no_such_core(cores: &[usize]) -> impl FnOnce(io::Error) -> LoadError {
+    LoadError::system(
+        format!("pinning to core {cores:?}"),
         "choose a core that this machine has and this process may use",
-    ))
+    )
 }
 
 /// Raises the soft limit of open files to `needed`.
@@ -211,6 +297,14 @@ mod tests {
     }
 
     #[test]
+    fn the_machine_is_busy_with_all_but_idling() {
+        let text = "cpu  10 20 30 4000 500 6 7 8 900 90\ncpu0 1 2 3 4\n";
+        assert_eq!(parse_busy(text), Some(10 + 20 + 30 + 6 + 7 + 8));
+        assert_eq!(parse_busy("cpu 1 2"), None);
+        assert!(machine_busy_ns().expect("told") > 0);
+    }
+
+    #[test]
     fn this_process_can_be_observed() {
         let this = Process::this();
         let before = this.cpu().expect("own cpu time");
@@ -228,8 +322,27 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_is_found_by_its_name() {
+        let this = std::thread::Builder::new().name("busy".to_owned()).spawn(|| {
+            let used = Process::this().thread_cpu_ns("busy");
+            assert!(used.is_some_and(|nanos| nanos < 60 * SECOND_NS), "{used:?}");
+        });
+        this.expect("a thread").join().expect("no panic");
+        assert_eq!(Process::this().thread_cpu_ns("no such thread"), None);
+    }
+
+    #[test]
+    fn a_process_stays_on_the_core_it_was_started_on() {
+        let all = cores().expect("cores");
+        let one = on_cores(&all[..1], || cores().expect("cores")).expect("pinned");
+        assert_eq!((one.as_slice(), cores().expect("cores")), (&all[..1], all.clone()));
+        assert_eq!(on_cores(&[], || cores().expect("cores")).expect("as before"), all);
+    }
+
+    #[test]
     fn impossible_wishes_are_refused_with_the_limit() {
         assert!(pin(1_000_000).is_err());
+        assert!(on_cores(&[1_000_000], || ()).is_err());
         assert!(allow_open_files(1).is_ok());
     }
 }

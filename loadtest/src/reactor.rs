@@ -98,6 +98,17 @@ impl Reactor {
             .map(|event| (event.token().0, event.is_writable())))
     }
 
+    /// Waits until the clock reads `deadline`. What sockets report meanwhile is forgotten, so none may be in use.
+    ///
+    /// # Errors
+    /// As [`Reactor::wait`].
+    pub fn idle(&mut self, deadline: u64) -> Result<(), LoadError> {
+        while self.clock.now() < deadline {
+            self.wait(deadline)?.for_each(drop);
+        }
+        Ok(())
+    }
+
     fn wait_for_events(&mut self, deadline: u64) -> io::Result<()> {
         let left = deadline.saturating_sub(self.clock.now());
         let timeout = if left == 0 { Some(Duration::ZERO) } else { None };
@@ -138,6 +149,9 @@ mod tests {
                 assert_eq!(reactor.wait(deadline).expect("wait").count(), 0);
             }
         }
+        let deadline = reactor.clock.now() + 3_000_000;
+        reactor.idle(deadline).expect("idle");
+        assert!(reactor.clock.now() >= deadline);
         let passed = reactor.clock.now().saturating_sub(1);
         assert_eq!(reactor.wait(passed).expect("no wait").count(), 0);
     }

@@ -33,6 +33,10 @@ pub struct ConnectionPlan {
     pub target: Target,
     /// Who subscribes to what.
     pub topics: TopicPlan,
+    /// Mode of all subscriptions; the server's default without one.
+    pub mode: Option<String>,
+    /// Updates per second and subscription, at most.
+    pub max_rate: Option<f64>,
     /// Connections that there will be in the end.
     pub connections: usize,
     /// Handshakes in flight at any time, at least 1.
@@ -167,11 +171,7 @@ impl Receivers {
         let waits_for_ack = self.pending.contains_key(&number);
         let mut result = Ok(());
         if waits_for_ack {
-            result = connection.upgrade(
-                &self.plan.target.host,
-                &path(&self.plan.topics, number),
-                number,
-            );
+            result = connection.upgrade(&self.plan.target.host, &path(&self.plan, number), number);
         }
         let mut reaction = judge::Reaction::default();
         let judge = &mut self.judge;
@@ -274,30 +274,43 @@ impl Receivers {
 }
 
 /// Path and query that subscribe a connection by URL.
-fn path(topics: &TopicPlan, number: usize) -> String {
+fn path(plan: &ConnectionPlan, number: usize) -> String {
     let names: Vec<String> =
-        topics.topics_of(count(number)).map(|topic| topics.name(topic)).collect();
-    format!("/v1/ws?topics={}", names.join(","))
+        plan.topics.topics_of(count(number)).map(|topic| plan.topics.name(topic)).collect();
+    let mode = plan.mode.as_ref().map(|mode| format!("&mode={mode}")).unwrap_or_default();
+    let max_rate = plan.max_rate.map(|rate| format!("&max_rate={rate}")).unwrap_or_default();
+    format!("/v1/ws?topics={}{mode}{max_rate}", names.join(","))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn plan(topics: TopicPlan, slow_percent: usize) -> ConnectionPlan {
+        ConnectionPlan {
+            target: Target::resolve("http://127.0.0.1:1").expect("an address"),
+            topics,
+            mode: None,
+            max_rate: None,
+            connections: 1000,
+            in_flight: 1,
+            slow_percent,
+        }
+    }
+
     #[test]
     fn slow_clients_are_the_asked_share_and_spread_out() {
-        let target = Target::resolve("http://127.0.0.1:1").expect("an address");
-        let topics = TopicPlan::new("load", 1, 1);
         for (slow_percent, expected) in [(0, 0), (1, 10), (20, 200), (33, 330), (100, 1000)] {
-            let (target, topics) = (target.clone(), topics.clone());
-            let plan =
-                ConnectionPlan { target, topics, connections: 1000, in_flight: 1, slow_percent };
+            let plan = plan(TopicPlan::new("load", 1, 1), slow_percent);
             assert_eq!(plan.slow(), expected, "{slow_percent} %");
         }
     }
 
     #[test]
     fn connections_subscribe_by_url() {
-        assert_eq!(path(&TopicPlan::new("load", 4, 2), 1), "/v1/ws?topics=load.2,load.3");
+        let mut plan = plan(TopicPlan::new("load", 4, 2), 0);
+        assert_eq!(path(&plan, 1), "/v1/ws?topics=load.2,load.3");
+        (plan.mode, plan.max_rate) = (Some("latest".to_owned()), Some(0.5));
+        assert_eq!(path(&plan, 0), "/v1/ws?topics=load.0,load.1&mode=latest&max_rate=0.5");
     }
 }

@@ -6,6 +6,7 @@
 //! The crate knows no subscriber, no socket and no configuration file.
 
 mod memory;
+pub mod redis;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -13,7 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tickcast_protocol::{Position, Publication, Topic};
@@ -54,6 +55,12 @@ pub trait Broker: Send + Sync + fmt::Debug {
 pub trait Inbound: Send + Sync + fmt::Debug {
     /// A publication of a subscribed topic.
     fn deliver(&self, publication: Arc<Publication>);
+
+    /// The broker stands at this position, and all of the topic up to it has been delivered, or is lost.
+    fn compare(&self, topic: &Topic, position: Position);
+
+    /// Something of the topic came that could not be read: its state must be read again.
+    fn suspect(&self, topic: &Topic);
 
     /// The link came up or went down. It counts as down until the first call; a broker without a link calls it once.
     fn link_changed(&self, up: bool);
@@ -169,4 +176,41 @@ pub struct BrokerStats {
     pub bytes: usize,
     /// Idempotency keys kept.
     pub keys: usize,
+    /// The link to the broker, where there is one.
+    pub link: Option<LinkStats>,
+}
+
+/// What a link to a broker outside the node has done, and how it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Connections made after the first two.
+    pub reconnects: u64,
+    /// Since the newest echo of a probe; none if there was none yet.
+    pub echo_age: Option<Duration>,
+    /// From sending the newest probe that came back to its echo.
+    pub round_trip: Duration,
+    /// Bytes of publications that were sent and not yet answered.
+    pub in_flight_bytes: usize,
+    /// Bound on `in_flight_bytes`. At it, a publication is refused before it is sent.
+    pub in_flight_max_bytes: usize,
+    /// Publications received.
+    pub received: u64,
+    /// Messages received that could not be read; the topic's state was read again.
+    pub undecodable: u64,
+    /// Positions of topics compared with the broker's.
+    pub compared: u64,
+    /// Topics whose subscription the broker refuses.
+    pub denied: usize,
+    /// Topics that this node wants.
+    pub wanted: usize,
+    /// Those of them that wait for their subscription to be confirmed.
+    pub pending: usize,
+    /// What Redis holds for this node and could not yet send, when last looked at.
+    pub output_buffer_bytes: usize,
+}
+
+/// Milliseconds since 1970; 0 for a clock set before that.
+pub(crate) fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

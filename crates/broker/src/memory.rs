@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tickcast_protocol::{Position, Publication, Topic};
@@ -27,7 +27,7 @@ use self::keys::Keys;
 use self::retained::Retained;
 use crate::{
     BoxFuture, Broker, BrokerStats, Inbound, PublishError, PublishItem, Published, ReadError,
-    ReadRequest, TopicState, Unavailable,
+    ReadRequest, TopicState, Unavailable, wall_clock_ms,
 };
 
 /// Shards of each kind. At the default bounds one holds about 1,000 topics or keys, so that whoever walks through it
@@ -325,6 +325,7 @@ impl Broker for MemoryBroker {
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             keys: self.keys.count(),
+            link: None,
         }
     }
 }
@@ -367,10 +368,4 @@ impl Gauge {
 /// Is a table so empty after a burst that giving memory back is worth a rehash?
 fn is_sparse(length: usize, capacity: usize) -> bool {
     capacity > 64 && length < capacity / 8
-}
-
-/// Milliseconds since 1970; 0 for a clock set before that.
-fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@
 //! Exit codes: 0 done, 1 failed, 2 the command line itself is wrong.
 
 mod client;
+mod doctor;
 mod publish;
 mod subscribe;
 
@@ -18,7 +19,7 @@ use tickcast_protocol::{Mode, Position, Rate, Topic};
 
 pub use client::{Target, TargetError};
 
-use crate::config::Flags;
+use crate::config::{Flags, Secret};
 
 /// Everything that was said on the command line.
 #[derive(Debug, Clone, Parser)]
@@ -52,6 +53,8 @@ pub enum Command {
     Pub(PublishArgs),
     /// Subscribe to topics and print what arrives
     Sub(SubscribeArgs),
+    /// Look for what is wrong with this machine, the configuration and Redis
+    Doctor(DoctorArgs),
 }
 
 /// Flags of a node. Each stands above the same setting in the environment and in the file.
@@ -68,6 +71,10 @@ pub struct NodeArgs {
     /// Address of the admin listener [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS")]
     pub admin_listen: Option<SocketAddr>,
+
+    /// The Redis that all nodes share, such as `redis://127.0.0.1:6379` [default: none, the broker is inside the node]
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<Secret>,
 
     /// Worker threads; 0 is one per core [default: 0]
     #[arg(long, value_name = "N")]
@@ -100,6 +107,7 @@ impl NodeArgs {
                 "server.admin_listen",
                 self.admin_listen.map(|address| address.to_string()),
             ),
+            ("--redis", "broker.redis.url", self.redis.as_ref().map(|url| url.reveal().to_owned())),
             ("--workers", "server.workers", self.workers.map(|count| count.to_string())),
             (
                 "--max-connections",
@@ -144,6 +152,25 @@ impl DevArgs {
         flags.set("dev", "websocket.publish", "true");
         flags
     }
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  tickcast doctor --config /etc/tickcast.toml
+  tickcast doctor --redis redis://127.0.0.1:6379 --json
+
+It takes the flags of `serve` and looks at what a node started with them would find. Nothing is changed anywhere.
+The exit code is 0 if nothing has failed, warnings or not, and 1 otherwise.")]
+pub struct DoctorArgs {
+    /// The flags of the node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// Print one JSON object instead of lines for people
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of every client verb.
@@ -307,6 +334,12 @@ fn position(text: &str) -> Result<Position, String> {
     parts.ok_or_else(|| "expected an epoch, a colon and an offset, such as k3f9:1042".to_owned())
 }
 
+/// The environment as far as it is text; a variable that is not cannot be one of ours.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// May a stream show colors? Only a terminal may, and not with `NO_COLOR` set to anything.
 pub fn colors(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -321,6 +354,13 @@ enum Failure {
     /// It was tried and failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+}
+
+impl DoctorArgs {
+    /// Runs `tickcast doctor`.
+    pub fn run(&self) -> ExitCode {
+        doctor::run(self).unwrap_or_else(|failure| finish(Err(failure)))
+    }
 }
 
 impl PublishArgs {
@@ -392,6 +432,15 @@ mod tests {
         assert!(config.server.insecure);
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.log.filter, "warn");
+        assert!(config.broker.redis.url.is_empty());
+
+        let Ok(Command::Dev(args)) = parse("tickcast dev --redis redis://:hunter2@localhost:7000")
+        else {
+            panic!("dev")
+        };
+        assert!(!format!("{args:?}").contains("hunter2"), "{args:?}");
+        let (config, _) = Config::load(None, std::iter::empty(), args.flags()).unwrap();
+        assert_eq!(config.broker.redis.url.reveal(), "redis://:hunter2@localhost:7000");
 
         let Ok(Command::Dev(args)) = parse("tickcast dev") else { panic!("dev") };
         let (config, _) = Config::load(None, std::iter::empty(), args.flags()).unwrap();

@@ -6,15 +6,17 @@
 //! Nothing here touches the network.
 
 mod check;
+mod redis;
 mod reference;
 mod report;
+mod secret;
 mod setting;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -24,6 +26,7 @@ use toml::{Table, Value};
 
 pub use reference::reference_markdown;
 pub use report::{ConfigErrors, Origin, Problem, Warning};
+pub use secret::Secret;
 pub use setting::{Key, LogFormat, Setting, Size};
 pub use source::Flags;
 
@@ -48,7 +51,7 @@ pub struct Config {
     pub access: Access,
     /// The node's registry and fan-out.
     pub hub: Hub,
-    /// What carries publications between nodes.
+    /// What carries publications between nodes and keeps what topics retain.
     pub broker: Broker,
     /// The log.
     pub log: Log,
@@ -173,7 +176,51 @@ section! {
 }
 
 section! {
-    /// The broker inside the node, for one node alone. Its state is lost with the process.
+    /// What carries publications between nodes and keeps what topics retain: a Redis that all nodes share, or the node itself.
+    "broker" Broker
+
+    /// How long a topic without publications is kept. At least `topics.history_age` and `broker.idempotency_ttl`.
+    /// A client that resumes after that gets a `reset`.
+    topic_ttl: Duration = Duration::from_secs(7 * 86_400), in Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
+
+    /// How long the answer to an idempotency key is remembered. A repeat after that is a new publication.
+    idempotency_ttl: Duration = Duration::from_secs(300), in Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+    sections
+
+    /// The broker inside the node.
+    memory: MemoryBroker,
+
+    /// The Redis of all nodes.
+    redis: RedisBroker,
+}
+
+section! {
+    /// The Redis that carries publications between nodes and keeps what topics retain. All nodes of a cluster have the same one and the same `prefix`.
+    "broker.redis" RedisBroker
+
+    /// Where Redis is: `redis://[[user]:password@]host[:6379][/db]`, `rediss://…` for TLS, `unix:///path`, or `redis+sentinel://host[:26379],…/master` for the master that Sentinels name.
+    /// Empty: the broker is inside the node, for one node alone. A password in it is never shown; as a flag it is seen by every user of the machine, so better put it into `url_file` or the environment.
+    url: Secret = Secret::default();
+
+    /// A file whose only text is the URL, read once at the start. For secrets that are mounted as files; instead of `url`.
+    url_file: PathBuf = PathBuf::new();
+
+    /// What the names of all keys and channels begin with. Clusters that share a Redis need different ones.
+    prefix: String = String::from("tickcast");
+
+    /// PEM file with the certificates of the authorities that are trusted with `rediss://`. Empty: those of the system.
+    ca_file: PathBuf = PathBuf::new();
+
+    /// PEM file with the node's own certificate and its chain, for a Redis that asks for one; together with `key_file`.
+    certificate_file: PathBuf = PathBuf::new();
+
+    /// PEM file with the private key of `certificate_file`.
+    key_file: PathBuf = PathBuf::new();
+}
+
+section! {
+    /// The broker inside the node, for one node alone: used while `broker.redis` has no URL. Its state is lost with the process.
     "broker.memory" MemoryBroker
 
     /// Topics that exist at once. At the bound a publication to a new topic is refused with 503 `broker_full`.
@@ -183,16 +230,9 @@ section! {
     /// when that is not enough, it is refused with 503 `broker_full`.
     memory: Size = Size::mib(1024), in Size::mib(1)..=Size::mib(1 << 20);
 
-    /// How long the answer to an idempotency key is remembered. A repeat after that is a new publication.
-    idempotency_ttl: Duration = Duration::from_secs(300), in Duration::from_secs(1)..=Duration::from_secs(86_400);
-
     /// Idempotency keys remembered at once. At the bound a publication with a new key is refused with 503 `broker_full`:
     /// forgetting a key early would break the promise made for it.
     idempotency_keys_max: usize = 1_000_000, in 1..=100_000_000;
-
-    /// How long a topic without publications is kept. At least `topics.history_age` and `broker.memory.idempotency_ttl`.
-    /// A client that resumes after that gets a `reset`.
-    topic_ttl: Duration = Duration::from_secs(7 * 86_400), in Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
 }
 
 section! {
@@ -229,14 +269,6 @@ section! {
     /// How long a worker may wait to gather more publications into one write. 0 sends at once;
     /// a few milliseconds cost latency and save CPU when many topics update one after another.
     flush_interval: Duration = Duration::ZERO, in Duration::ZERO..=Duration::from_secs(1);
-}
-
-/// What carries publications between nodes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Broker {
-    /// The broker inside the node.
-    pub memory: MemoryBroker,
 }
 
 /// The options of all topics. In the file, the defaults stand in `[topics]` itself and the patterns in `[[topics.pattern]]`.
@@ -326,6 +358,8 @@ const SECTIONS: &[Section] = &[
     Cors::SECTION,
     Access::SECTION,
     Hub::SECTION,
+    Broker::SECTION,
+    RedisBroker::SECTION,
     MemoryBroker::SECTION,
     Log::SECTION,
     TopicOptions::SECTION,
@@ -354,11 +388,13 @@ impl Config {
         }
         sources.add_env(env);
         sources.add_flags(flags);
-        let (config, origins, mut problems) = sources.resolve();
+        let (mut config, origins, mut problems) = sources.resolve();
+        problems.extend(redis::read_url_file(&mut config.broker.redis, &origins));
 
         // The checks run on whatever could be read, so that one run of the program shows all there is to fix.
         let findings = check::check(&config, check::open_files_max());
-        problems.extend(findings.problems.into_iter().map(|finding| finding.at(&origins)));
+        problems.extend(findings.problems);
+        let problems: Vec<_> = problems.into_iter().map(|problem| problem.at(&origins)).collect();
         if problems.is_empty() {
             Ok((config, findings.warnings))
         } else {

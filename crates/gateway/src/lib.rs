@@ -3,6 +3,7 @@
 //! Read in this order: [`server`] starts a node; `worker` owns connections; `router` and `api` take requests;
 //! `node` joins the hub and the broker. The binary in `main.rs` adds the command line.
 
+pub mod broker;
 pub mod config;
 pub mod server;
 

@@ -1,5 +1,6 @@
 //! The `tickcast` program: reads the command line and the configuration, runs a node or a client, and says how it ended.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
@@ -22,13 +23,14 @@ fn main() -> ExitCode {
         Command::Serve(args) => run_node(args.config.as_deref(), args.flags(), None),
         Command::Pub(args) => args.run(),
         Command::Sub(args) => args.run(),
+        Command::Doctor(args) => args.run(),
     }
 }
 
 /// Runs a node until it is told to stop. `dev` is set for the verb of that name, with its feed.
 fn run_node(file: Option<&std::path::Path>, flags: Flags, dev: Option<Option<Feed>>) -> ExitCode {
     rlimit::raise_open_files();
-    let (config, warnings) = match Config::load(file, environment(), flags) {
+    let (config, warnings) = match Config::load(file, cli::environment(), flags) {
         Ok(loaded) => loaded,
         Err(errors) => return complain(&errors, USAGE),
     };
@@ -36,6 +38,7 @@ fn run_node(file: Option<&std::path::Path>, flags: Flags, dev: Option<Option<Fee
         Ok(guard) => guard,
         Err(error) => return complain(&error, USAGE),
     };
+    log_panics();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -47,6 +50,24 @@ fn run_node(file: Option<&std::path::Path>, flags: Flags, dev: Option<Option<Fee
     // A worker that did not end in time must not keep the process.
     runtime.shutdown_background();
     code
+}
+
+/// Sends panics where everything else is said. Nothing else is done about them here: whoever is nearest catches them.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("a panic without a message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or_default();
+        // Empty unless RUST_BACKTRACE asks for it.
+        let backtrace = Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => {
+                tracing::error!(thread, place, %backtrace, "panic: {message}");
+            }
+            _ => tracing::error!(thread, place, "panic: {message}"),
+        }
+    }));
 }
 
 async fn serve(config: Config, dev: Option<Option<Feed>>) -> ExitCode {
@@ -64,6 +85,7 @@ async fn serve(config: Config, dev: Option<Option<Feed>>) -> ExitCode {
             let page = Welcome {
                 public: server.address(),
                 admin: server.admin_address(),
+                broker: server.broker(),
                 feed: feed.is_some(),
                 program: program(&std::env::args().next().unwrap_or_default()),
                 colors: cli::colors(&stdout()),
@@ -75,8 +97,9 @@ async fn serve(config: Config, dev: Option<Option<Feed>>) -> ExitCode {
             }
         }
         None => {
-            let (listen, admin) = (server.address(), server.admin_address());
-            tracing::info!(%listen, %admin, version = env!("CARGO_PKG_VERSION"), "serving");
+            let (listen, admin, broker) =
+                (server.address(), server.admin_address(), server.broker());
+            tracing::info!(%listen, %admin, %broker, version = env!("CARGO_PKG_VERSION"), "serving");
         }
     }
     let has_failed = tokio::select! {
@@ -95,12 +118,6 @@ async fn wait_for(interrupt: &mut Signal, terminate: &mut Signal) {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-}
-
-/// The environment as far as it is text; a variable that is not cannot be one of ours.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Says what is wrong on standard error.

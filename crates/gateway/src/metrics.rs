@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
 use parking_lot::Mutex;
@@ -68,6 +68,8 @@ label_values! {
         ProtocolError => "protocol_error",
         /// The node stopped.
         Drain => "drain",
+        /// The node has a bug: serving it panicked.
+        Internal => "internal",
     }
 }
 
@@ -98,6 +100,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) blocked: u64,
     /// Pings sent.
     pub(crate) pings: u64,
+    /// Connections ended because serving them panicked.
+    pub(crate) panics: u64,
     /// Frames that were no command.
     pub(crate) commands_bad: u64,
     /// What the fan-out counted.
@@ -129,12 +133,14 @@ pub(crate) struct Metrics {
     inboxes: Vec<Arc<Inbox>>,
     events: Events,
     is_broker_up: AtomicBool,
+    started: Instant,
 }
 
 impl Metrics {
     /// The numbers of the workers behind these cells and inboxes.
     pub(crate) fn new(workers: Vec<Arc<WorkerCell>>, inboxes: Vec<Arc<Inbox>>) -> Self {
-        Self { workers, inboxes, events: Events::default(), is_broker_up: AtomicBool::new(false) }
+        let (events, is_broker_up) = (Events::default(), AtomicBool::new(false));
+        Self { workers, inboxes, events, is_broker_up, started: Instant::now() }
     }
 
     pub(crate) fn is_broker_up(&self) -> bool {
@@ -148,6 +154,11 @@ impl Metrics {
     /// A connection beyond the bound was turned away.
     pub(crate) fn count_refused(&self) {
         self.events.count_refused();
+    }
+
+    /// Serving a connection panicked while it spoke HTTP.
+    pub(crate) fn count_http_panic(&self) {
+        self.events.count_http_panic();
     }
 
     /// An item was handed to the broker.

@@ -15,7 +15,7 @@ use tickcast_broker::{
     Retention, TopicState,
 };
 use tickcast_hub::{Hub, LogBounds, TopicOptions, TopicRules};
-use tickcast_protocol::{ErrorCode, Publication, Topic};
+use tickcast_protocol::{ErrorCode, Position, Publication, Topic};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +131,14 @@ impl Intake {
 impl Inbound for Intake {
     fn deliver(&self, publication: Arc<Publication>) {
         self.hub.deliver(publication);
+    }
+
+    fn compare(&self, topic: &Topic, position: Position) {
+        self.hub.compare(topic, position);
+    }
+
+    fn suspect(&self, topic: &Topic) {
+        self.hub.suspect(topic);
     }
 
     fn link_changed(&self, up: bool) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tickcast_broker::{Broker, Inbound, MemoryBroker, MemoryLimits};
+use tickcast_broker::{Broker, Inbound};
 use tickcast_hub::{Hub, HubLimits, Inbox};
 use tickcast_protocol::Topic;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,16 +16,16 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::broker::{BrokerError, Lifetime};
 use crate::config::Config;
 use crate::demo::Feed;
 use crate::metrics::{Metrics, WorkerCell};
 use crate::node::keeper::Keeper;
 use crate::node::{Intake, Item, Node, Rules};
 use crate::worker::{self, ACCEPTED_MAX, socket};
+use crate::{admin, broker};
 
-/// How often ages are looked at: by the hub everywhere, by the memory broker in a sixteenth of its shards. What is too
-/// old stays in memory for so long at most, never for a reader.
+/// How often the hub looks at ages. What is too old stays in memory for so long at most, never for a reader.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Pause after an accept that failed, for example because all file descriptors are in use.
@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that the kernel may complete before they are accepted: when a node is lost, all its clients come at once.
 /// The kernel takes no more than `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
+pub(crate) const BACKLOG: u32 = 4096;
 
 /// Connections beyond the bound that are answered at once, and the time for each.
 const REFUSALS_MAX: usize = 64;
@@ -60,6 +60,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The broker cannot be started.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
 }
 
 /// Open connections of the public listener against their bound.
@@ -103,7 +106,8 @@ impl Connections {
 }
 
 /// Makes the broker of a node, handed what it delivers to. Tests put faults round it here.
-pub type MakeBroker = Box<dyn FnOnce(Arc<dyn Inbound>) -> Arc<dyn Broker>>;
+pub type MakeBroker =
+    Box<dyn FnOnce(Arc<dyn Inbound>, Lifetime) -> Result<Arc<dyn Broker>, BrokerError>>;
 
 /// A running node.
 #[derive(Debug)]
@@ -117,34 +121,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the listeners and starts everything, on the embedded broker.
+    /// Binds the listeners and starts everything, on the broker that the configuration names.
     ///
     /// # Errors
-    /// [`StartError`] names the address and the flag, or the worker.
+    /// [`StartError`] names the address and the flag, the worker, or what is wrong with the broker's settings. A Redis
+    /// that cannot be reached is none: the node is not ready until it can.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let memory = &config.broker.memory;
-        let limits = MemoryLimits {
-            topics_max: memory.topics_max,
-            bytes_max: memory.memory.bytes(),
-            idempotency_ttl: memory.idempotency_ttl,
-            idempotency_keys_max: memory.idempotency_keys_max,
-            topic_ttl: memory.topic_ttl,
-            ..MemoryLimits::default()
-        };
-        let sweep = CancellationToken::new();
-        let stop = sweep.clone();
-        let make: MakeBroker = Box::new(move |inbound| {
-            let broker = Arc::new(MemoryBroker::new(limits, inbound));
-            let swept = Arc::clone(&broker);
-            tokio::spawn(async move {
-                let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-                while sweep.run_until_cancelled(ticks.tick()).await.is_some() {
-                    swept.sweep();
-                }
-            });
-            broker
-        });
-        Self::start_with(config, make, stop).await
+        let settings = config.clone();
+        let make = move |inbound, lifetime| broker::start(&settings, inbound, lifetime);
+        Self::start_with(config, Box::new(make), CancellationToken::new()).await
     }
 
     /// As [`Server::start`], with a broker of the caller's making. `stop` is cancelled when the node stops.
@@ -172,7 +157,8 @@ impl Server {
             })
             .collect();
         let cells: Vec<Arc<WorkerCell>> = (0..count).map(|_| Arc::default()).collect();
-        let (node, keeper) = build_node(config, make_broker, &inboxes, cells.clone());
+        let (node, keeper) =
+            build_node(config, make_broker, &inboxes, (cells.clone(), stop.clone()))?;
 
         let mut workers = Vec::with_capacity(count);
         let mut senders = Vec::with_capacity(count);
@@ -212,6 +198,11 @@ impl Server {
     /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Where the broker is, without a password: `memory` for the one inside the node.
+    pub fn broker(&self) -> String {
+        broker::place(&self.node.config)
     }
 
     /// Publishes a demo feed until the node stops, through the same door as every publisher.
@@ -314,8 +305,8 @@ fn build_node(
     config: Config,
     make_broker: MakeBroker,
     inboxes: &[Arc<Inbox>],
-    cells: Vec<Arc<WorkerCell>>,
-) -> (Arc<Node>, Keeper) {
+    (cells, stop): (Vec<Arc<WorkerCell>>, CancellationToken),
+) -> Result<(Arc<Node>, Keeper), BrokerError> {
     let (jobs, link_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wake_jobs = Arc::clone(&jobs);
     let hub = Arc::new(Hub::new(
@@ -326,7 +317,8 @@ fn build_node(
     ));
     let metrics = Arc::new(Metrics::new(cells, inboxes.to_vec()));
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&link_up));
-    let broker = make_broker(Arc::new(intake));
+    let failed = CancellationToken::new();
+    let broker = make_broker(Arc::new(intake), Lifetime { stop, failed: failed.clone() })?;
     let connections = Arc::new(Connections::new(config.max_connections()));
     let node = Node {
         config,
@@ -334,11 +326,11 @@ fn build_node(
         broker,
         metrics,
         connections,
-        failed: CancellationToken::new(),
+        failed,
         is_stopping: AtomicBool::new(false),
     };
     let keeper = Keeper::new(&node, jobs, link_up);
-    (Arc::new(node), keeper)
+    Ok((Arc::new(node), keeper))
 }
 
 /// Accepts and hands each socket to the next worker. Round-robin, because the kernel would favour the worker that is idle

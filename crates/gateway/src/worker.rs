@@ -5,15 +5,20 @@
 //! fan-out of a connection happen on this thread only.
 
 pub(crate) mod core;
+#[cfg(feature = "testing")]
+mod faults;
 mod flush;
+mod panics;
 mod poller;
 pub(crate) mod session;
 pub(crate) mod socket;
+mod tick;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,10 +26,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tickcast_hub::Inbox;
 use tickcast_protocol::SubscribeItem;
@@ -124,20 +130,31 @@ fn http_builder(node: &Node) -> http1::Builder {
 
 /// Serves the HTTP requests of one connection, until it ends or is upgraded.
 async fn serve_http(context: Rc<Context>, socket: StdTcpStream) {
-    let connections = Arc::clone(&context.node.connections);
+    let node = Arc::clone(&context.node);
+    shielded(&node, pin!(serve_requests(context, socket))).await;
+    node.connections.release();
+}
+
+/// Works for one connection; a panic ends no more than that.
+async fn shielded(node: &Node, work: Pin<&mut impl Future<Output = ()>>) {
+    if let Err(panic) = panics::catch(work).await {
+        note_panic(node, &panic);
+    }
+}
+
+async fn serve_requests(context: Rc<Context>, socket: StdTcpStream) {
     let socket = match TcpStream::from_std(socket) {
         Ok(socket) => TokioIo::new(socket),
         Err(error) => {
-            tracing::warn!(%error, "an accepted socket could not be registered");
-            return connections.release();
+            return tracing::warn!(%error, "an accepted socket could not be registered");
         }
     };
     let service = service_fn(|request: Request<Incoming>| {
         let context = Rc::clone(&context);
-        async move { Ok::<_, Infallible>(router::handle(context, request).await) }
+        async move { Ok::<_, Infallible>(answer(context, request).await) }
     });
     let connection = context.http.serve_connection(socket, service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = context.stop.cancelled() => {
@@ -148,7 +165,38 @@ async fn serve_http(context: Rc<Context>, socket: StdTcpStream) {
     if let Err(error) = result {
         tracing::debug!(%error, "an HTTP connection ended early");
     }
-    connections.release();
+}
+
+/// Answers a request. If that panics, the answer is 500, and nothing else on this connection.
+async fn answer(context: Rc<Context>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let node = Arc::clone(&context.node);
+    let handled = pin!(async move {
+        #[cfg(feature = "testing")]
+        faults::strike_request(&request);
+        router::handle(context, request).await
+    });
+    panics::catch(handled).await.unwrap_or_else(|panic| {
+        note_panic(&node, &panic);
+        broken()
+    })
+}
+
+fn note_panic(node: &Node, panic: &str) {
+    node.metrics.count_http_panic();
+    tracing::error!(panic, "serving a connection panicked; it is closed, the others go on");
+}
+
+/// The answer that a request gets when there is no telling what is wrong.
+fn broken() -> Response<Full<Bytes>> {
+    let text = r#"{"type":"about:blank","title":"Internal Server Error","status":500}"#;
+    let mut answer = Response::new(Full::from(text));
+    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // How much of the request was read is not known.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 impl Context {
@@ -163,7 +211,11 @@ impl Context {
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let (response, on_upgrade) = handshake::accept(&mut request)?;
         drop(request);
-        self.requests.spawn_local(take_over(Rc::clone(self), on_upgrade, topics));
+        let context = Rc::clone(self);
+        self.requests.spawn_local(async move {
+            let node = Arc::clone(&context.node);
+            shielded(&node, pin!(take_over(context, on_upgrade, topics))).await;
+        });
         Ok(response.map(|()| Full::default()))
     }
 
@@ -175,11 +227,18 @@ impl Context {
                 data: request.data.clone(),
                 key: request.key.clone(),
             };
-            let result = context.node.publish(vec![item]).await.pop();
-            if let Some(result) = result {
-                context.state.borrow_mut().published(&request, result);
-                context.wake.notify_one();
-            }
+            let answered = pin!(async {
+                #[cfg(feature = "testing")]
+                context
+                    .state
+                    .borrow_mut()
+                    .faults
+                    .strike(request.connection, faults::Place::Publish);
+                context.node.publish(vec![item]).await.pop()
+            });
+            let result = panics::catch(answered).await;
+            context.state.borrow_mut().published(&request, result);
+            context.wake.notify_one();
         });
     }
 }
@@ -210,7 +269,7 @@ async fn dispatch(
     cell: Arc<WorkerCell>,
 ) -> io::Result<()> {
     let started = Instant::now();
-    let mut timer = std::pin::pin!(sleep_until(started));
+    let mut timer = pin!(sleep_until(started));
     let mut has_more = false;
     loop {
         if !has_more {

@@ -4,14 +4,18 @@
 //! brings back a [`State`]. One short lock per topic orders what its workers are told: a worker that joins gets the log
 //! at one instant and then every later publication, so a snapshot misses nothing and repeats nothing.
 
+mod counters;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard};
-use tickcast_protocol::{Publication, Topic};
+use tickcast_protocol::{Position, Publication, Topic};
 
+use self::counters::AtomicCounters;
+pub use self::counters::HubStats;
 use crate::inbox::{Inbox, Item, LocalTopic};
 use crate::job::{Job, State};
 use crate::log::TopicLog;
@@ -32,25 +36,6 @@ const QUIET_SECONDS: u32 = 30;
 /// is newer than they are, covers them.
 const PENDING_MAX: usize = 1024;
 
-/// Counters and gauges of the hub, for the metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HubStats {
-    /// Topics with a log.
-    pub topics: usize,
-    /// Bytes of publications in all logs.
-    pub log_bytes: usize,
-    /// Publications that came in.
-    pub delivered: u64,
-    /// Publications ignored because the log had them already.
-    pub duplicates: u64,
-    /// Holes found in the stream of a topic.
-    pub gaps_found: u64,
-    /// Holes filled from the broker's history.
-    pub gaps_repaired: u64,
-    /// Changes of epoch seen while a topic was live.
-    pub resets: u64,
-}
-
 /// The node-wide registry of live topics.
 #[derive(Debug)]
 pub struct Hub {
@@ -63,15 +48,6 @@ pub struct Hub {
     second: AtomicU32,
     log_bytes: AtomicUsize,
     counters: AtomicCounters,
-}
-
-#[derive(Debug, Default)]
-struct AtomicCounters {
-    delivered: AtomicU64,
-    duplicates: AtomicU64,
-    gaps_found: AtomicU64,
-    gaps_repaired: AtomicU64,
-    resets: AtomicU64,
 }
 
 /// Open jobs. Bounded by the number of live topics times the kinds of jobs, because each entry notes what it has open.
@@ -102,9 +78,19 @@ struct Live {
     pending: VecDeque<Arc<Publication>>,
     /// The first of them that the repair which is open will know of: they came before it was asked for.
     pending_at_read: usize,
-    is_repairing: bool,
+    repair: Repair,
     is_loading_history: bool,
     interest: Interest,
+}
+
+/// Whether the state of a topic is being read again.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Repair {
+    #[default]
+    None,
+    Open,
+    /// The broker went on while it may have been read: the answer may be too old.
+    Outdated,
 }
 
 /// Whether a topic is on its way out.
@@ -173,7 +159,7 @@ impl Hub {
         };
         let mut live = entry.live.lock();
         match &live.log {
-            Some(log) if !live.is_repairing && log.epoch() == publication.epoch() => {
+            Some(log) if live.repair == Repair::None && log.epoch() == publication.epoch() => {
                 if publication.offset() == log.last() + 1 {
                     self.append(&entry, &mut live, &publication);
                 } else if publication.offset() > log.last() {
@@ -183,7 +169,7 @@ impl Hub {
                     self.counters.duplicates.fetch_add(1, Relaxed);
                 }
             }
-            Some(_) if !live.is_repairing => self.repair(&entry, &mut live, publication),
+            Some(_) if live.repair == Repair::None => self.repair(&entry, &mut live, publication),
             _ => push_pending(&mut live, publication),
         }
     }
@@ -240,13 +226,32 @@ impl Hub {
         }
     }
 
+    /// The broker stands at `position`, and everything up to it has been delivered or is lost: what the log lacks now will
+    /// not come by itself.
+    pub fn compare(&self, topic: &Topic, position: Position) {
+        self.with_entry(topic, |entry, live| {
+            let Some(log) = &live.log else { return };
+            let is_epoch = log.epoch() == position.epoch;
+            if !is_epoch || log.last() < position.offset {
+                let is_found = is_epoch && live.repair == Repair::None;
+                self.counters.gaps_found.fetch_add(u64::from(is_found), Relaxed);
+                self.read_again(entry, live);
+            }
+        });
+    }
+
     /// Reads the topic's state again: a publication is missing, or might be.
     pub fn suspect(&self, topic: &Topic) {
-        let Some(entry) = self.topics.get(topic).map(|entry| Arc::clone(entry.value())) else {
-            return;
-        };
-        let mut live = entry.live.lock();
-        self.ask_repair(&entry, &mut live);
+        self.with_entry(topic, |entry, live| self.read_again(entry, live));
+    }
+
+    /// Asks for a repair that begins after this call.
+    fn read_again(&self, entry: &Entry, live: &mut Live) {
+        if live.repair == Repair::None {
+            self.ask_repair(entry, live);
+        } else {
+            live.repair = Repair::Outdated;
+        }
     }
 
     fn repair(&self, entry: &Entry, live: &mut Live, publication: Arc<Publication>) {
@@ -256,10 +261,10 @@ impl Hub {
 
     fn ask_repair(&self, entry: &Entry, live: &mut Live) {
         if let Some(log) = &live.log
-            && !live.is_repairing
+            && live.repair == Repair::None
         {
             let job = Job::Repair { topic: entry.topic.clone(), after: log.last() };
-            live.is_repairing = true;
+            live.repair = Repair::Open;
             live.pending_at_read = live.pending.len();
             self.queue_job(job);
         }
@@ -382,7 +387,7 @@ impl Hub {
     /// The topic's state was read again after a publication went missing or the epoch changed.
     pub fn repaired(&self, topic: &Topic, state: State) {
         self.with_entry(topic, |entry, live| {
-            live.is_repairing = false;
+            let is_outdated = std::mem::take(&mut live.repair) == Repair::Outdated;
             let Live { log: Some(log), pending, .. } = &mut **live else { return };
             if log.epoch() == state.position.epoch {
                 self.catch_up(entry, log, pending, state);
@@ -401,6 +406,9 @@ impl Hub {
             }
             self.splice(entry, live);
             self.tell_log(entry, live);
+            if is_outdated {
+                self.ask_repair(entry, live);
+            }
         });
     }
 
@@ -526,6 +534,12 @@ impl Hub {
         true
     }
 
+    /// Where the topic's log stands; none before it is open.
+    pub fn position(&self, topic: &Topic) -> Option<Position> {
+        let entry = self.topics.get(topic).map(|entry| Arc::clone(entry.value()))?;
+        entry.live.lock().log.as_ref().map(TopicLog::position)
+    }
+
     /// Whether the hub has the topic, be it open or being opened.
     pub fn holds(&self, topic: &Topic) -> bool {
         self.topics.contains_key(topic)
@@ -561,11 +575,7 @@ impl Hub {
         HubStats {
             topics: self.topics.len(),
             log_bytes: self.log_bytes.load(Relaxed),
-            delivered: self.counters.delivered.load(Relaxed),
-            duplicates: self.counters.duplicates.load(Relaxed),
-            gaps_found: self.counters.gaps_found.load(Relaxed),
-            gaps_repaired: self.counters.gaps_repaired.load(Relaxed),
-            resets: self.counters.resets.load(Relaxed),
+            ..self.counters.stats()
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::scenario::{Gate, Scenario};
 use crate::fanout::FanoutReport;
 use crate::idle::IdleReport;
+use crate::spread::Spread;
 use crate::units::{figure, ms, ratio, thousands, us};
 
 /// What one run against one server found.
@@ -148,34 +149,6 @@ impl Outcome {
     }
 }
 
-/// Median, smallest and largest of some values.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) least: f64,
-    pub(super) most: f64,
-}
-
-impl Spread {
-    /// Of at least one value; of none, all are 0.
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let at = |place: usize| values.get(place).copied().unwrap_or(0.0);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            at(middle)
-        } else {
-            f64::midpoint(at(middle.saturating_sub(1)), at(middle))
-        };
-        Self { median, least: at(0), most: at(values.len().saturating_sub(1)) }
-    }
-
-    /// `0.71 [0.69-0.87]`, each shown by `show`.
-    pub(super) fn shown(self, show: impl Fn(f64) -> String) -> String {
-        format!("{} [{}-{}]", show(self.median), show(self.least), show(self.most))
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::scenario;
@@ -226,14 +199,5 @@ pub(super) mod tests {
         assert!(outcome(5, &[(50.0, -20.0)]).holds());
         assert!(!outcome(5, &[(5000.0, 1025.0)]).holds());
         assert!(!outcome(0, &[(0.0, 0.0)]).holds());
-    }
-
-    #[test]
-    fn medians_of_even_and_empty_lists() {
-        assert_eq!(
-            Spread::of(vec![4.0, 1.0, 3.0, 2.0]),
-            Spread { median: 2.5, least: 1.0, most: 4.0 }
-        );
-        assert_eq!(Spread::of(vec![]), Spread { median: 0.0, least: 0.0, most: 0.0 });
     }
 }

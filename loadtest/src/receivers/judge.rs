@@ -238,6 +238,8 @@ mod tests {
         let plan = ConnectionPlan {
             target: Target::resolve("http://127.0.0.1:1").expect("an address"),
             topics: TopicPlan::new("load", 2, 2),
+            mode: None,
+            max_rate: None,
             connections: 2,
             in_flight: 1,
             slow_percent: 1,

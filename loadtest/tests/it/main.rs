@@ -7,3 +7,4 @@ mod child;
 mod fake;
 mod fanout;
 mod idle;
+mod publish;

@@ -35,6 +35,10 @@ impl Inbound for Recorder {
         self.delivered.lock().push(publication);
     }
 
+    fn compare(&self, _topic: &Topic, _position: Position) {}
+
+    fn suspect(&self, _topic: &Topic) {}
+
     fn link_changed(&self, up: bool) {
         self.links.lock().push(up);
     }

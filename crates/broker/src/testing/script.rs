@@ -52,6 +52,14 @@ impl Inbound for FaultyInbound {
         arriving.into_iter().for_each(|publication| self.inbound.deliver(publication));
     }
 
+    fn compare(&self, topic: &Topic, position: Position) {
+        self.inbound.compare(topic, position);
+    }
+
+    fn suspect(&self, topic: &Topic) {
+        self.inbound.suspect(topic);
+    }
+
     fn link_changed(&self, up: bool) {
         let cut = self.script.lock().link_down;
         if !cut {

@@ -26,6 +26,10 @@ impl Inbound for Recorder {
         self.epochs.lock().push(publication.epoch());
     }
 
+    fn compare(&self, _topic: &Topic, _position: Position) {}
+
+    fn suspect(&self, _topic: &Topic) {}
+
     fn link_changed(&self, up: bool) {
         self.links.lock().push(up);
     }

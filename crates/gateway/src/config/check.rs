@@ -6,7 +6,7 @@ use tickcast_protocol::Topic;
 
 use super::report::{Problem, Warning};
 use super::setting::{Setting, duration_text};
-use super::{Config, TopicOptions};
+use super::{Config, TopicOptions, redis};
 
 /// Files that a node needs besides its connections: listeners, epoll sets, the log, the broker.
 const OPEN_FILES_RESERVE: u64 = 64;
@@ -29,15 +29,16 @@ pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
     check_log_filter(&config.log.filter, &mut findings);
     check_patterns(config, &mut findings);
     check_topic_ttl(config, &mut findings);
+    redis::check(&config.broker.redis, &mut findings);
     findings
 }
 
 impl Findings {
-    fn problem(&mut self, key: &str, text: String, fix: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: &str, text: String, fix: impl Into<String>) {
         self.problems.push(Problem::new(key, text, fix));
     }
 
-    fn warning(&mut self, text: String) {
+    pub(super) fn warning(&mut self, text: String) {
         self.warnings.push(Warning(text));
     }
 }
@@ -192,25 +193,25 @@ fn check_patterns(config: &Config, findings: &mut Findings) {
 
 /// A topic must outlive its history and its idempotency keys, or resuming and retrying would break silently.
 fn check_topic_ttl(config: &Config, findings: &mut Findings) {
-    let memory = &config.broker.memory;
+    let broker = &config.broker;
     let ages = |key: String, options: &TopicOptions| (key, options.history_age);
     let patterns = config.topics.patterns.iter().enumerate();
     let mut longest = vec![
-        ("broker.memory.idempotency_ttl".to_owned(), memory.idempotency_ttl),
+        ("broker.idempotency_ttl".to_owned(), broker.idempotency_ttl),
         ages("topics.history_age".to_owned(), &config.topics.defaults),
     ];
     longest.extend(patterns.map(|(number, pattern)| {
         ages(format!("topics.pattern[{number}].history_age"), &pattern.options)
     }));
-    for (key, age) in longest.into_iter().filter(|(_, age)| *age > memory.topic_ttl) {
+    for (key, age) in longest.into_iter().filter(|(_, age)| *age > broker.topic_ttl) {
         findings.problem(
-            "broker.memory.topic_ttl",
+            "broker.topic_ttl",
             format!(
-                "`broker.memory.topic_ttl` = {} is shorter than `{key}` = {}",
-                memory.topic_ttl.write(),
+                "`broker.topic_ttl` = {} is shorter than `{key}` = {}",
+                broker.topic_ttl.write(),
                 duration_text(age)
             ),
-            "raise `broker.memory.topic_ttl`",
+            "raise `broker.topic_ttl`",
         );
     }
 }

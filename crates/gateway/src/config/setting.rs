@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -67,6 +68,9 @@ pub enum LogFormat {
 pub trait Setting: Sized {
     /// What a good value looks like, to follow the word "expected".
     const EXPECTED: &'static str;
+
+    /// A value that must never be shown, not even when it is wrong.
+    const IS_SECRET: bool = false;
 
     /// The value, if it is of this kind.
     fn read(value: &Value) -> Option<Self>;
@@ -173,6 +177,19 @@ impl Setting for String {
     }
 }
 
+/// Empty means none.
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "the path of a file in quotes";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str().map(Self::from)
+    }
+
+    fn write(&self) -> Value {
+        Value::String(self.display().to_string())
+    }
+}
+
 impl Setting for Vec<String> {
     const EXPECTED: &'static str = "a list of texts such as [\"https://example.com\"]";
 
@@ -238,8 +255,10 @@ pub(super) fn deserialize<'de, T: Setting, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    T::read(&value)
-        .ok_or_else(|| serde::de::Error::custom(format_args!("{value}: expected {}", T::EXPECTED)))
+    T::read(&value).ok_or_else(|| {
+        let shown = if T::IS_SECRET { String::new() } else { format!("{value}: ") };
+        serde::de::Error::custom(format_args!("{shown}expected {}", T::EXPECTED))
+    })
 }
 
 /// Looks at a value: `Err` has the words that follow "expected".
@@ -254,6 +273,8 @@ pub struct Key {
     pub docs: &'static [&'static str],
     /// The default, as it is written in a file.
     pub default: fn() -> Value,
+    /// Its values must not be shown.
+    pub(super) is_secret: bool,
     /// Can a value be taken?
     pub(super) check: Check,
     /// Lowest and highest value, if there are bounds.
@@ -276,7 +297,8 @@ pub(super) fn check_range<T: Setting + PartialOrd>(
     Err(format!("{} from {} to {}", T::EXPECTED, range.start().write(), range.end().write()))
 }
 
-/// Declares a section: `name: kind = default, in lowest..=highest;` per setting, with its reference text above it.
+/// Declares a section: `name: kind = default, in lowest..=highest;` per setting, with its reference text above it, then
+/// perhaps the word `sections` and the sections inside it.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -286,6 +308,12 @@ macro_rules! section {
             $(#[doc = $doc:literal])+
             $field:ident: $kind:ty = $default:expr $(, in $range:expr)?;
         )+
+        $(sections
+            $(
+                $(#[doc = $inner_doc:literal])+
+                $inner:ident: $inner_kind:ty,
+            )+
+        )?
     ) => {
         $(#[doc = $about])+
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize $(, $extra)?)]
@@ -296,11 +324,18 @@ macro_rules! section {
                 #[serde(with = "setting")]
                 pub $field: $kind,
             )+
+            $($(
+                $(#[doc = $inner_doc])+
+                pub $inner: $inner_kind,
+            )+)?
         }
 
         impl Default for $struct {
             fn default() -> Self {
-                Self { $($field: $default),+ }
+                Self {
+                    $($field: $default,)+
+                    $($($inner: Default::default(),)+)?
+                }
             }
         }
 
@@ -313,6 +348,7 @@ macro_rules! section {
                     name: concat!($section, ".", stringify!($field)),
                     docs: &[$($doc),+],
                     default: || <$kind as setting::Setting>::write(&$default),
+                    is_secret: <$kind as setting::Setting>::IS_SECRET,
                     check: section!(@check $kind $(, $range)?),
                     bounds: section!(@bounds $kind $(, $range)?),
                 }),+],

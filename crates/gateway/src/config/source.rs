@@ -4,6 +4,7 @@
 //! collected as problems on the way; what is left is known to fit the structs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -21,8 +22,15 @@ const ENV_CLIENT_PREFIX: &str = "TICKCAST__CLIENT__";
 const PATTERN_PATH: &str = "topics.pattern[";
 
 /// Settings given on the command line: the last and strongest source.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Flags(Vec<(&'static str, &'static str, String)>);
+
+/// Shows which flags there are, and not their values: one of them may be a secret.
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(flag, ..)| flag)).finish()
+    }
+}
 
 impl Flags {
     /// Takes over the value of a flag: `flags.set("--listen", "server.listen", "0.0.0.0:8080")`.
@@ -214,7 +222,7 @@ fn accept(leaf: &Leaf) -> Result<Option<Value>, Problem> {
         text,
         fix,
     };
-    let (path, shown) = (&leaf.path, leaf.values.first().map(Value::to_string).unwrap_or_default());
+    let path = &leaf.path;
     let Some(check) = check_of(path) else {
         if !is_section(path) {
             return Err(problem(format!("unknown key `{path}`"), suggestion(path)));
@@ -232,7 +240,10 @@ fn accept(leaf: &Leaf) -> Result<Option<Value>, Problem> {
         None => {
             let expected = leaf.values.first().and_then(|value| check(value).err());
             let expected = format!("expected {}", expected.unwrap_or_default());
-            Err(problem(format!("`{path}` = {shown} cannot be used"), expected))
+            let is_secret = find_key(path).is_some_and(|key| key.is_secret);
+            let shown = leaf.values.first().filter(|_| !is_secret);
+            let shown = shown.map(|value| format!(" = {value}")).unwrap_or_default();
+            Err(problem(format!("`{path}`{shown} cannot be used"), expected))
         }
     }
 }

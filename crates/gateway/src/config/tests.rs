@@ -57,7 +57,7 @@ fn later_sources_win() {
 #[test]
 fn environment_values_are_toml_or_text() {
     let env = [
-        ("TICKCAST__BROKER__MEMORY__TOPIC_TTL", "\"1d\""),
+        ("TICKCAST__BROKER__TOPIC_TTL", "\"1d\""),
         ("TICKCAST__CORS__ORIGINS", "https://a.example, https://b.example"),
         ("TICKCAST__ACCESS__ORIGINS", "[\"*\"]"),
         ("TICKCAST__LOG__FILTER", "warn,tickcast=debug"),
@@ -69,7 +69,7 @@ fn environment_values_are_toml_or_text() {
     ];
     let config =
         load("[[topics.pattern]]\nmatch = 'a'\nhistory = 1\n", &env, Flags::default()).unwrap();
-    assert_eq!(config.broker.memory.topic_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.broker.topic_ttl, Duration::from_secs(86_400));
     assert_eq!(config.cors.origins, ["https://a.example", "https://b.example"]);
     assert_eq!(config.access.origins, ["*"]);
     assert_eq!(config.log.filter, "warn,tickcast=debug");
@@ -207,7 +207,7 @@ unsent_bytes = '128KiB'
 origins = ['https://example.com/', 'example.com', '*', 'http://localhost:3000']
 [log]
 filter = 'info,tickcast=loud'
-[broker.memory]
+[broker]
 topic_ttl = '1m'
 [[topics.pattern]]
 match = 'a*b'
@@ -221,6 +221,73 @@ match = 'a/'
         ["3", "5", "7", "9", "9", "11", "15", "17", "13", "13", "13", "13"],
         "{problems:#?}"
     );
+}
+
+const PASSWORD: &str = "hunter2";
+
+#[test]
+fn no_error_and_no_debug_output_shows_a_password() {
+    let bad = format!("redis://app:{PASSWORD}@host:port");
+    let sources: [(String, Vec<(&str, String)>); 4] = [
+        (format!("[broker.redis]\nurl = '{bad}'\n"), vec![]),
+        (format!("[broker.redis]\nurl = ['{bad}']\n"), vec![]),
+        (String::new(), vec![("TICKCAST__BROKER__REDIS__URL", bad.clone())]),
+        (String::new(), vec![("TICKCAST__BROKER__REDIS", format!("{{url = '{bad}'}}"))]),
+    ];
+    for (text, env) in sources {
+        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let problems = load(&text, &env, Flags::default()).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("`broker.redis.url` cannot be used"), "{problems:?}");
+        assert!(!problems[0].contains(PASSWORD), "{problems:?}");
+    }
+    let mut flags = Flags::default();
+    flags.set("--redis", "broker.redis.url", format!("redis://:{PASSWORD}@localhost"));
+    assert_eq!(format!("{flags:?}"), "[\"--redis\"]");
+    let config = load("", &[], flags).unwrap();
+    let shown = format!("{config:?}{}", toml::to_string(&config).unwrap());
+    assert!(!shown.contains(PASSWORD), "{shown}");
+    let url = config.broker.redis.address().unwrap().unwrap();
+    assert_eq!(url.to_string(), "redis://:***@localhost:6379/0");
+}
+
+#[test]
+fn the_url_of_redis_may_stand_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("redis-url");
+    std::fs::write(&path, "redis://file\n").unwrap();
+    let in_file = format!("[broker.redis]\nurl_file = '{}'\n", path.display());
+    let url = |text: &str, env: &[(&str, &str)], flags: Flags| -> Result<_, Vec<String>> {
+        let config = load(text, env, flags)?;
+        Ok(config.broker.redis.address().unwrap().map(|url| url.to_string()))
+    };
+    let shown = |url: &str| Ok(Some(url.to_owned()));
+    assert_eq!(url(&in_file, &[], Flags::default()), shown("redis://file:6379/0"));
+
+    // A later source wins, whichever of the two it sets.
+    let env = [("TICKCAST__BROKER__REDIS__URL", "redis://env")];
+    assert_eq!(url(&in_file, &env, Flags::default()), shown("redis://env:6379/0"));
+    let mut flags = Flags::default();
+    flags.set("--redis", "broker.redis.url", "");
+    assert_eq!(url(&in_file, &[], flags), Ok(None));
+    let env = [("TICKCAST__BROKER__REDIS__URL_FILE", path.to_str().unwrap())];
+    let text = "[broker.redis]\nurl = 'redis://url'\n";
+    assert_eq!(url(text, &env, Flags::default()), shown("redis://file:6379/0"));
+
+    let check = |text: &str, expected: &str| {
+        let problems = url(text, &[], Flags::default()).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{problems:?}");
+    };
+    check(&format!("{in_file}url = 'redis://url'\n"), "is set, and so is `broker.redis.url_file`");
+    std::fs::write(&path, format!("redis://:{PASSWORD}@host:port")).unwrap();
+    check(&in_file, "tickcast.toml:2: `broker.redis.url` from \"");
+    assert!(!format!("{:?}", url(&in_file, &[], Flags::default())).contains(PASSWORD));
+    std::fs::write(&path, " \n").unwrap();
+    check(&in_file, "cannot be used: it is empty");
+    std::fs::write(&path, "x".repeat(5000)).unwrap();
+    check(&in_file, "more than 4096 bytes");
+    std::fs::remove_file(&path).unwrap();
+    check(&in_file, "No such file");
 }
 
 #[test]

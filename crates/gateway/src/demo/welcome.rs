@@ -10,6 +10,8 @@ pub struct Welcome {
     pub public: SocketAddr,
     /// The admin listener, as bound.
     pub admin: SocketAddr,
+    /// Where the broker is, see [`Server::broker`](crate::server::Server::broker).
+    pub broker: String,
     /// Does the demo feed run?
     pub feed: bool,
     /// How to start this program again, see [`program`].
@@ -42,11 +44,16 @@ impl Welcome {
         } else {
             "off"
         };
+        let broker = match self.broker.as_str() {
+            "memory" => "inside this node; --redis URL shares one between nodes",
+            url => url,
+        };
         let lines = [
             format!("{} {}", paint.bold("Tickcast"), env!("CARGO_PKG_VERSION")),
             String::new(),
             format!("  public   {}", paint.bold(&format!("http://{public}"))),
             format!("  admin    http://{admin}   /metrics /livez /readyz"),
+            format!("  broker   {broker}"),
             format!("  feed     {feed}"),
             String::new(),
             format!("  {}", paint.red("DEV MODE: anyone who can reach it may publish.")),
@@ -128,6 +135,7 @@ mod tests {
         Welcome {
             public: public.parse().unwrap(),
             admin: "127.0.0.1:8081".parse().unwrap(),
+            broker: "memory".to_owned(),
             feed: true,
             program: "./target/debug/tickcast".to_owned(),
             colors: false,
@@ -144,6 +152,7 @@ mod tests {
             "  new WebSocket(\"ws://127.0.0.1:8080/v1/ws?topics=stocks.AAPL\").onmessage = e => console.log(e.data)\n",
             "anyone who can reach it may publish",
             "http://127.0.0.1:8081",
+            "  broker   inside this node",
         ] {
             assert!(page.contains(line), "{line}\n{page}");
         }
@@ -157,6 +166,9 @@ mod tests {
         assert!(page.contains("nba.LAL-BOS.score --url http://127.0.0.1:9000\n"), "{page}");
         assert!(welcome("[::]:8080").page().contains("http://[::1]:8080/v1"));
         let quiet = Welcome { feed: false, colors: true, ..welcome("127.0.0.1:8080") }.page();
+        let url = "redis://:***@localhost:6379/0".to_owned();
+        let shared = Welcome { broker: url, ..welcome("127.0.0.1:8080") }.page();
+        assert!(shared.contains("  broker   redis://:***@localhost:6379/0\n"), "{shared}");
         assert!(!quiet.contains("AAPL") && quiet.contains("\x1b[1;31mDEV MODE"), "{quiet}");
     }
 

@@ -129,6 +129,7 @@ fn is_likely(route: Route, method: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Events {
     refused: AtomicU64,
+    http_panics: AtomicU64,
     publishes: [AtomicU64; PublishResult::COUNT],
     requests: [[[AtomicU64; CODES.len()]; MethodLabel::COUNT]; ROUTES],
     durations: [Buckets; ROUTES],
@@ -139,6 +140,7 @@ impl Default for Events {
     fn default() -> Self {
         Self {
             refused: AtomicU64::default(),
+            http_panics: AtomicU64::default(),
             publishes: Default::default(),
             requests: Default::default(),
             durations: array::from_fn(|_| Buckets::new(&DURATION_BUCKETS_US, 1e6)),
@@ -159,6 +161,10 @@ impl Events {
 
     pub(super) fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_http_panic(&self) {
+        self.http_panics.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_publishes(&self, results: &[Result<Published, PublishError>]) {
@@ -185,6 +191,11 @@ impl Events {
     /// Connections turned away.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// HTTP connections that ended by a panic.
+    pub(super) fn http_panics(&self) -> u64 {
+        self.http_panics.load(Relaxed)
     }
 
     /// Publications with their result.

@@ -20,9 +20,13 @@ pub(super) struct Series {
 impl Series {
     /// A series with these values of the row's labels, and its value.
     pub(super) fn value(&mut self, labels: &[&str], value: u64) {
-        let mut metric = self.metric(labels);
         // Exact up to 2^53; the format has floating point numbers only.
-        let value = value as f64;
+        self.number(labels, value as f64);
+    }
+
+    /// As [`Series::value`], for what is no whole number.
+    pub(super) fn number(&mut self, labels: &[&str], value: f64) {
+        let mut metric = self.metric(labels);
         if self.kind == MetricType::COUNTER {
             let mut counter = Counter::default();
             counter.set_value(value);
@@ -107,13 +111,15 @@ pub(super) fn process_families() -> Vec<MetricFamily> {
 
 const PROCESS_CPU: &str = "process_cpu_seconds_total";
 
-/// All metrics, in the order of the table.
+/// All metrics that this node has, in the order of the table.
 ///
 /// # Errors
-/// When a metric has no series: the encoder takes that for a mistake.
+/// When a metric cannot be written. The table rules it out.
 pub(super) fn text(snapshot: &Snapshot<'_>) -> Result<String, prometheus::Error> {
     let rows = SECTIONS.iter().flat_map(|(_title, rows)| *rows);
-    let mut families: Vec<MetricFamily> = rows.map(|row| family(row, snapshot)).collect();
+    let families = rows.map(|row| family(row, snapshot));
+    let mut families: Vec<MetricFamily> =
+        families.filter(|family| !family.get_metric().is_empty()).collect();
     families.extend(process_families());
     TextEncoder::new().encode_to_string(&families)
 }

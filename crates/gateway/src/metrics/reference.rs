@@ -5,7 +5,7 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 use super::events::Events;
 use super::exposition::{family, process_families};
 use super::snapshot::Snapshot;
-use super::table::SECTIONS;
+use super::table::{Row, SECTIONS};
 
 const INTRODUCTION: &str = "\
 # Metrics
@@ -14,7 +14,7 @@ This page is generated from the table of metrics in the code; a test keeps the t
 
 `GET /metrics` on the admin listener answers in the text format of Prometheus. Names and units follow its rules: seconds, bytes, `_total` for counters.
 
-- Every series is there from the start, at zero, so `rate()` sees the first event too.
+- Every series is there from the start, at zero, so `rate()` sees the first event too. Only what concerns a kind of broker that the node does not have is left out.
 - No label holds a topic, an address or anything else that a client chose: the number of series does not grow.
 - Counters begin at zero with the process. Add the nodes up in Prometheus.
 - A publication that a connected subscriber skips is counted in `tickcast_deliveries_dropped_total`, and the client sees a sign of it: an offset jump or a `gap`.
@@ -29,18 +29,27 @@ const VERSION: &str = "version";
 /// The text of `docs/metrics.md`.
 pub(super) fn markdown() -> String {
     let events = Events::default();
-    let snapshot = Snapshot::empty(&events);
+    let snapshots = [Snapshot::empty(&events), Snapshot::empty_with_redis(&events)];
     let mut page = INTRODUCTION.to_owned();
     for (title, rows) in SECTIONS {
-        let families: Vec<_> = rows.iter().map(|row| family(row, &snapshot)).collect();
+        let families: Vec<_> = rows.iter().map(|row| on_any_node(row, &snapshots)).collect();
         append_section(&mut page, title, &families);
     }
     append_section(&mut page, "Process", &process_families());
     page
 }
 
+/// A metric with the series that it has on one node or another.
+fn on_any_node(row: &Row, snapshots: &[Snapshot<'_>; 2]) -> MetricFamily {
+    let [mut one, other] = snapshots.each_ref().map(|snapshot| family(row, snapshot));
+    let more = other.get_metric().iter().filter(|metric| !one.get_metric().contains(metric));
+    let all = one.get_metric().iter().chain(more).cloned().collect();
+    one.set_metric(all);
+    one
+}
+
 fn append_section(page: &mut String, title: &str, families: &[MetricFamily]) {
-    page.extend(["\n## ", title, "\n\n", TABLE_HEAD]);
+    page.extend(["\n## ", title, "\n\n", about(title), TABLE_HEAD]);
     page.extend(families.iter().map(row));
 }
 
@@ -58,6 +67,15 @@ fn row(family: &MetricFamily) -> String {
         family.help(),
         buckets(family)
     )
+}
+
+/// What a section needs to be said in front of its table.
+fn about(title: &str) -> &'static str {
+    match title {
+        "Broker inside the node" => "On nodes without `broker.redis.url` only.\n\n",
+        "Redis" => "On nodes with `broker.redis.url` only.\n\n",
+        _ => "",
+    }
 }
 
 /// The labels, each with the values it can have.

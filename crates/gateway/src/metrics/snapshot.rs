@@ -1,6 +1,10 @@
 //! The state of the node at one scrape.
 
+use std::time::Duration;
+
 use tickcast_broker::BrokerStats;
+#[cfg(test)]
+use tickcast_broker::LinkStats;
 use tickcast_hub::HubStats;
 
 use super::events::Events;
@@ -22,6 +26,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) broker: BrokerStats,
     pub(super) events: &'a Events,
     pub(super) log_lines_dropped: u64,
+    /// Since the node started.
+    pub(super) uptime: Duration,
 }
 
 /// Whether the node serves: 1 for yes, 0 for no.
@@ -67,6 +73,7 @@ impl<'a> Snapshot<'a> {
             broker: node.broker.stats(),
             events: &metrics.events,
             log_lines_dropped: logging::lines_dropped(),
+            uptime: metrics.started.elapsed(),
         }
     }
 
@@ -83,7 +90,15 @@ impl<'a> Snapshot<'a> {
             broker: BrokerStats::default(),
             events,
             log_lines_dropped: 0,
+            uptime: Duration::ZERO,
         }
+    }
+
+    /// The same with Redis as its broker.
+    #[cfg(test)]
+    pub(super) fn empty_with_redis(events: &'a Events) -> Self {
+        let broker = BrokerStats { link: Some(LinkStats::default()), ..BrokerStats::default() };
+        Self { broker, ..Self::empty(events) }
     }
 
     /// One number of all workers together.

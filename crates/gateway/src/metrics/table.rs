@@ -1,9 +1,11 @@
 //! The metrics of a node: name, kind, meaning, labels, and how each is read.
 //!
 //! One row, one metric. The exposition and `docs/metrics.md` are both made from it. A row reads every series it can
-//! ever have, also those that are still zero.
+//! ever have on this node, also those that are still zero. Rows about a kind of broker that the node does not have read
+//! none, and are left out.
 
 use prometheus::proto::MetricType;
+use tickcast_broker::{BrokerStats, LinkStats};
 
 use super::exposition::Series;
 use super::snapshot::Snapshot;
@@ -52,9 +54,6 @@ const fn histogram(
 /// The one transport of live data in this version.
 const WEBSOCKET: &str = "websocket";
 
-/// The one broker in this version.
-const BROKER_KIND: &str = "memory";
-
 /// All metrics: the headings of the reference page, and what stands under each.
 pub(super) const SECTIONS: &[(&str, &[Row])] = &[
     ("Node", NODE),
@@ -62,6 +61,8 @@ pub(super) const SECTIONS: &[(&str, &[Row])] = &[
     ("Subscriptions", SUBSCRIPTIONS),
     ("HTTP and publishing", PUBLISHING),
     ("Broker", BROKER),
+    ("Broker inside the node", MEMORY_BROKER),
+    ("Redis", REDIS),
     ("Hub", HUB),
     ("Delivery", DELIVERY),
 ];
@@ -120,12 +121,21 @@ const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_closed_total",
-        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; drain: the node stopped.",
+        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; drain: the node stopped; internal: serving it panicked.",
         &["transport", "reason"],
         |s, out| {
             for (reason, text) in CloseReason::TEXTS.iter().enumerate() {
                 out.value(&[WEBSOCKET, text], s.sum(|worker| worker.closed[reason]));
             }
+        },
+    ),
+    counter(
+        "tickcast_connection_panics_total",
+        "Connections that were closed because serving them panicked: a bug, whose place is in the log. The others went on.",
+        &["transport"],
+        |s, out| {
+            out.value(&["http"], s.events.http_panics());
+            out.value(&[WEBSOCKET], s.sum(|worker| worker.panics));
         },
     ),
     counter(
@@ -255,41 +265,26 @@ const PUBLISHING: &[Row] = &[
 ];
 
 const BROKER: &[Row] = &[
-    gauge("tickcast_broker_up", "1 if the node reaches its broker.", &["broker"], |s, out| {
-        out.value(&[BROKER_KIND], s.node.broker_up);
-    }),
-    gauge("tickcast_broker_topics", "Topics that the broker knows.", &[], |s, out| {
-        out.value(&[], s.broker.topics as u64);
-    }),
+    gauge(
+        "tickcast_broker_up",
+        "1 if the node reaches its broker. memory: the broker inside the node; redis: probes come back.",
+        &["broker"],
+        |s, out| {
+            let kind = if s.broker.link.is_some() { "redis" } else { "memory" };
+            out.value(&[kind], s.node.broker_up);
+        },
+    ),
     gauge(
         "tickcast_broker_subscriptions",
         "Topics that this node has asked the broker for.",
         &[],
         |s, out| out.value(&[], s.broker.subscriptions as u64),
     ),
-    gauge(
-        "tickcast_broker_retained_bytes",
-        "Bytes of values and history that the broker inside the node keeps.",
-        &[],
-        |s, out| out.value(&[], s.broker.bytes as u64),
-    ),
-    gauge(
-        "tickcast_broker_retained_max_bytes",
-        "Bound on tickcast_broker_retained_bytes. At it history is given up; then publications are refused.",
-        &[],
-        |s, out| out.value(&[], s.limits.broker_bytes as u64),
-    ),
-    gauge(
-        "tickcast_broker_idempotency_keys",
-        "Idempotency keys that are remembered.",
-        &[],
-        |s, out| out.value(&[], s.broker.keys as u64),
-    ),
     counter(
         "tickcast_broker_messages_received_total",
         "Publications that came from the broker, once per node whatever the number of subscribers.",
         &[],
-        |s, out| out.value(&[], s.hub.delivered),
+        |s, out| out.value(&[], s.broker.link.map_or(s.hub.delivered, |link| link.received)),
     ),
     counter(
         "tickcast_broker_messages_duplicate_total",
@@ -298,6 +293,109 @@ const BROKER: &[Row] = &[
         |s, out| out.value(&[], s.hub.duplicates),
     ),
 ];
+
+const MEMORY_BROKER: &[Row] = &[
+    gauge("tickcast_broker_topics", "Topics that the broker knows.", &[], |s, out| {
+        memory(s, |broker| out.value(&[], broker.topics as u64));
+    }),
+    gauge(
+        "tickcast_broker_retained_bytes",
+        "Bytes of values and history that the broker keeps.",
+        &[],
+        |s, out| memory(s, |broker| out.value(&[], broker.bytes as u64)),
+    ),
+    gauge(
+        "tickcast_broker_retained_max_bytes",
+        "Bound on tickcast_broker_retained_bytes. At it history is given up; then publications are refused.",
+        &[],
+        |s, out| memory(s, |_| out.value(&[], s.limits.broker_bytes as u64)),
+    ),
+    gauge(
+        "tickcast_broker_idempotency_keys",
+        "Idempotency keys that are remembered.",
+        &[],
+        |s, out| memory(s, |broker| out.value(&[], broker.keys as u64)),
+    ),
+];
+
+const REDIS: &[Row] = &[
+    gauge(
+        "tickcast_broker_probe_age_seconds",
+        "Time since the newest probe came back: from this node through Redis and its own subscription. Twice a second if all is well; at 2.5 the link counts as down. Before the first: since the node started.",
+        &[],
+        |s, out| {
+            redis(s, |link| out.number(&[], link.echo_age.unwrap_or(s.uptime).as_secs_f64()));
+        },
+    ),
+    gauge(
+        "tickcast_broker_round_trip_seconds",
+        "How long the newest probe that came back was under way.",
+        &[],
+        |s, out| redis(s, |link| out.number(&[], link.round_trip.as_secs_f64())),
+    ),
+    counter(
+        "tickcast_broker_reconnects_total",
+        "Connections to Redis that were made after the first two.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.reconnects)),
+    ),
+    gauge(
+        "tickcast_broker_subscriptions_pending",
+        "Topics whose subscription Redis has not confirmed yet.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.pending as u64)),
+    ),
+    gauge(
+        "tickcast_broker_subscriptions_denied",
+        "Topics whose subscription Redis refuses: its access rules leave the channel out.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.denied as u64)),
+    ),
+    counter(
+        "tickcast_broker_messages_undecodable_total",
+        "Messages from Redis that could not be read, by a newer node or by a stranger. The topic was read again.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.undecodable)),
+    ),
+    counter(
+        "tickcast_broker_positions_compared_total",
+        "Positions of topics compared with those in Redis, to find what pub/sub has lost.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.compared)),
+    ),
+    gauge(
+        "tickcast_broker_in_flight_bytes",
+        "Bytes of publications that were sent to Redis and not answered yet.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.in_flight_bytes as u64)),
+    ),
+    gauge(
+        "tickcast_broker_in_flight_max_bytes",
+        "Bound on tickcast_broker_in_flight_bytes. At it publications are refused before they are sent.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.in_flight_max_bytes as u64)),
+    ),
+    gauge(
+        "tickcast_broker_output_buffer_bytes",
+        "What Redis holds for this node's subscriptions and could not send yet, when last looked at. At its client-output-buffer-limit for pubsub it closes the connection.",
+        &[],
+        |s, out| redis(s, |link| out.value(&[], link.output_buffer_bytes as u64)),
+    ),
+];
+
+/// Reads a series that only the broker inside the node has.
+fn memory(snapshot: &Snapshot<'_>, read: impl FnOnce(&BrokerStats)) {
+    if snapshot.broker.link.is_none() {
+        read(&snapshot.broker);
+    }
+}
+
+/// Reads a series that only Redis has.
+fn redis(snapshot: &Snapshot<'_>, read: impl FnOnce(&LinkStats)) {
+    if let Some(link) = &snapshot.broker.link {
+        read(link);
+    }
+}
 
 const HUB: &[Row] = &[
     gauge(

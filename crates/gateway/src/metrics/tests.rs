@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use prometheus::proto::{MetricFamily, MetricType};
+use tickcast_broker::LinkStats;
 use tickcast_hub::Gaps;
 use tickcast_protocol::Position;
 
@@ -16,11 +17,29 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     SECTIONS.iter().flat_map(|(_title, rows)| *rows)
 }
 
-/// All families of a node on which nothing has happened.
-fn empty_families() -> Vec<MetricFamily> {
+/// All families of a node on which nothing has happened, with this broker.
+fn empty_families(broker: Broker) -> Vec<MetricFamily> {
     let events = Events::default();
-    let snapshot = Snapshot::empty(&events);
+    let snapshot = broker.empty(&events);
     rows().map(|row| family(row, &snapshot)).collect()
+}
+
+/// The kinds of brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broker {
+    Memory,
+    Redis,
+}
+
+impl Broker {
+    const ALL: [Self; 2] = [Self::Memory, Self::Redis];
+
+    fn empty(self, events: &Events) -> Snapshot<'_> {
+        match self {
+            Self::Memory => Snapshot::empty(events),
+            Self::Redis => Snapshot::empty_with_redis(events),
+        }
+    }
 }
 
 /// The values by series, as they are written.
@@ -47,11 +66,83 @@ fn names_and_kinds_follow_the_rules() {
     }
 }
 
+/// The rows of a section.
+fn section(title: &str) -> Vec<&'static str> {
+    let (_, rows) = SECTIONS.iter().find(|section| section.0 == title).unwrap();
+    rows.iter().map(|row| row.name).collect()
+}
+
+#[test]
+fn a_node_shows_the_broker_that_it_has() {
+    for broker in Broker::ALL {
+        let events = Events::default();
+        let text = text(&broker.empty(&events)).unwrap();
+        let shown = |name: &&str| text.contains(&format!("\n{name} "));
+        let (memory, redis) = (section("Broker inside the node"), section("Redis"));
+        assert_eq!(memory.iter().all(shown), broker == Broker::Memory, "{text}");
+        assert_eq!(memory.iter().any(shown), broker == Broker::Memory, "{text}");
+        assert_eq!(redis.iter().all(shown), broker == Broker::Redis, "{text}");
+        assert_eq!(redis.iter().any(shown), broker == Broker::Redis, "{text}");
+        let kind = if broker == Broker::Redis { "redis" } else { "memory" };
+        let up: Vec<_> = text.lines().filter(|l| l.starts_with("tickcast_broker_up{")).collect();
+        assert_eq!(up, [format!("tickcast_broker_up{{broker=\"{kind}\"}} 0")]);
+    }
+}
+
+#[test]
+fn the_numbers_of_the_link_are_shown() {
+    let events = Events::default();
+    let link = LinkStats {
+        reconnects: 1,
+        echo_age: None,
+        round_trip: Duration::from_micros(250),
+        in_flight_bytes: 3,
+        in_flight_max_bytes: 4,
+        received: 5,
+        undecodable: 6,
+        compared: 7,
+        denied: 8,
+        wanted: 11,
+        pending: 9,
+        output_buffer_bytes: 10,
+    };
+    let mut snapshot = Snapshot::empty_with_redis(&events);
+    (snapshot.hub.delivered, snapshot.uptime) = (4, Duration::from_secs(12));
+    let show = |link: LinkStats, snapshot: &mut Snapshot<'_>| {
+        snapshot.broker.link = Some(link);
+        text(snapshot).unwrap()
+    };
+    let shown = show(link, &mut snapshot);
+    let series_shown = series(&shown);
+    let names = [
+        "reconnects_total",
+        "round_trip_seconds",
+        "in_flight_bytes",
+        "in_flight_max_bytes",
+        "messages_received_total",
+        "messages_undecodable_total",
+        "positions_compared_total",
+        "subscriptions_denied",
+        "subscriptions_pending",
+        "output_buffer_bytes",
+        "probe_age_seconds",
+    ];
+    let values = names.map(|name| series_shown[&*format!("tickcast_broker_{name}")]);
+    assert_eq!(values, [1.0, 0.00025, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0]);
+    let echoed = LinkStats { echo_age: Some(Duration::from_millis(1500)), ..link };
+    let shown = show(echoed, &mut snapshot);
+    assert_eq!(series(&shown)["tickcast_broker_probe_age_seconds"], 1.5);
+}
+
 #[test]
 fn every_series_is_there_from_the_start_and_once() {
-    for family in empty_families() {
+    let [memory, redis] = Broker::ALL.map(empty_families);
+    for (one, other) in memory.iter().zip(&redis) {
+        let is_there = !one.get_metric().is_empty() || !other.get_metric().is_empty();
+        assert!(is_there, "{} has no series on any node", one.name());
+    }
+    for family in memory.into_iter().chain(redis) {
         let row = rows().find(|row| row.name == family.name()).unwrap();
-        assert!(!family.get_metric().is_empty(), "{} has no series", row.name);
         let mut seen = HashSet::new();
         for metric in family.get_metric() {
             let pairs = metric.get_label().iter().map(|pair| (pair.name(), pair.value()));
@@ -184,7 +275,7 @@ fn labels_stand_in_the_order_of_their_numbers() {
         assert_eq!(route as usize, number);
     }
     assert_eq!(CloseReason::TEXTS[CloseReason::SlowConsumer as usize], "slow_consumer");
-    assert_eq!(CloseReason::TEXTS.len(), CloseReason::Drain as usize + 1);
+    assert_eq!(CloseReason::TEXTS.len(), CloseReason::Internal as usize + 1);
 }
 
 /// A pair of route and method that should not occur is shown as soon as it does.
@@ -225,8 +316,12 @@ fn the_process_shows_its_time_and_files() {
 /// The linter of Prometheus itself: Debian's package `prometheus` has it.
 #[test]
 fn promtool_has_nothing_to_say() {
+    Broker::ALL.into_iter().for_each(ask_promtool);
+}
+
+fn ask_promtool(broker: Broker) {
     let events = Events::default();
-    let text = text(&Snapshot::empty(&events)).unwrap();
+    let text = text(&broker.empty(&events)).unwrap();
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

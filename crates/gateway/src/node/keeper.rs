@@ -21,11 +21,11 @@ use super::{BROKER_TIMEOUT, Node};
 /// How long a topic stays subscribed after its last subscriber went: clients that reload a page come back within it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Topics of one subscribe or unsubscribe at the broker.
+/// Topics of one unsubscribe at the broker.
 const BATCH: usize = 512;
 
-/// Reads that run side by side.
-const READS_MAX: usize = 64;
+/// Reads that run side by side: with a broker 10 ms away, 25,000 topics are opened in a second.
+const READS_MAX: usize = 512;
 
 /// First and longest pause between two attempts at a broker that does not answer.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -34,7 +34,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// What a read is for.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
-    Open { is_subscribed: bool },
+    /// Subscribe, then read.
+    Open,
     Repair(u64),
     History,
 }
@@ -82,27 +83,15 @@ impl Keeper {
                     Err(error) => self.read_failed(&error),
                 },
             }
-            let mut opening = Vec::new();
             for job in self.hub.take_jobs() {
                 match job {
-                    Job::Open { topic } => opening.push(topic),
+                    Job::Open { topic } => self.read(topic, Purpose::Open),
                     Job::Repair { topic, after } => self.read(topic, Purpose::Repair(after)),
                     Job::History { topic } => self.read(topic, Purpose::History),
                     Job::Idle { topic } => self.idle.push_back((Instant::now() + GRACE, topic)),
                 }
             }
             self.close_idle().await;
-            self.open(opening).await;
-        }
-    }
-
-    /// Subscribes many topics at once. If that fails, each goes on by itself, so that none keeps the others waiting.
-    async fn open(&mut self, topics: Vec<Topic>) {
-        for batch in topics.chunks(BATCH) {
-            let is_subscribed = in_time(self.broker.subscribe(batch.to_vec())).await.is_ok();
-            for topic in batch {
-                self.read(topic.clone(), Purpose::Open { is_subscribed });
-            }
         }
     }
 
@@ -160,11 +149,10 @@ impl Keeper {
         let (hub, broker) = (Arc::clone(&self.hub), Arc::clone(&self.broker));
         let (slots, link_up) = (Arc::clone(&self.slots), Arc::clone(&self.link_up));
         self.tasks.spawn(async move {
-            let mut purpose = purpose;
             let mut pause = RETRY_MIN;
             while hub.holds(&topic) {
                 let slot = slots.acquire().await;
-                let state = read(&*broker, &topic, &mut purpose).await;
+                let state = read(&*broker, &topic, purpose).await;
                 drop(slot);
                 match state {
                     Ok(state) => {
@@ -185,15 +173,14 @@ impl Keeper {
 async fn read(
     broker: &dyn Broker,
     topic: &Topic,
-    purpose: &mut Purpose,
+    purpose: Purpose,
 ) -> Result<TopicState, ReadError> {
-    if let Purpose::Open { is_subscribed: false } = purpose {
+    if let Purpose::Open = purpose {
         in_time(broker.subscribe(vec![topic.clone()])).await?;
-        *purpose = Purpose::Open { is_subscribed: true };
     }
     let history = match purpose {
-        Purpose::Open { .. } => HistoryRequest::None,
-        Purpose::Repair(after) => HistoryRequest::After(*after),
+        Purpose::Open => HistoryRequest::None,
+        Purpose::Repair(after) => HistoryRequest::After(after),
         Purpose::History => HistoryRequest::After(0),
     };
     let state = in_time(broker.read(topic, ReadRequest { create: true, history })).await?;
@@ -213,7 +200,7 @@ fn bring_back(hub: &Hub, topic: &Topic, purpose: Purpose, state: TopicState) {
     let TopicState { position, value, history } = state;
     let state = State { position, value, history, complete };
     match purpose {
-        Purpose::Open { .. } => hub.opened(topic, state),
+        Purpose::Open => hub.opened(topic, state),
         Purpose::Repair(_) => hub.repaired(topic, state),
         Purpose::History => hub.history_loaded(topic, state),
     }

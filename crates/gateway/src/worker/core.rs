@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +18,8 @@ use tickcast_protocol::{
     close_frame, limits::COMMAND_OVERHEAD_BYTES_MAX,
 };
 
+#[cfg(feature = "testing")]
+use super::faults::Faults;
 use super::session::{Phase, Sessions};
 use super::socket;
 use crate::metrics::{CloseReason, WorkerCounters};
@@ -30,9 +31,6 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Reads of one socket in one turn; a peer that sends without pause must not keep the others waiting.
 const READS_PER_TURN: usize = 4;
-
-/// Looks at each connection per ping interval: a ping comes so much of the interval early at most.
-const LOOKS_PER_PING: u32 = 5;
 
 /// How long a closed connection's peer may take to hang up, in seconds.
 const LINGER_SECONDS: u32 = 2;
@@ -68,7 +66,7 @@ pub(crate) struct State {
     /// Paused connections whose output has gone out.
     pub(super) resumable: Vec<ConnectionId>,
     /// Closed connections, with their serials and the second at which they are dropped.
-    lingering: VecDeque<(ConnectionId, u32, u32)>,
+    pub(super) lingering: VecDeque<(ConnectionId, u32, u32)>,
     /// Publish commands to be taken to the broker by the dispatcher.
     pub(super) publishes: Vec<PublishRequest>,
     items: VecDeque<Item>,
@@ -79,6 +77,8 @@ pub(crate) struct State {
     is_stopping: bool,
     /// Set when the node stops and the last HTTP request has its answer: no connection can come any more.
     pub(super) is_drained: bool,
+    #[cfg(feature = "testing")]
+    pub(super) faults: Faults,
 }
 
 impl State {
@@ -92,7 +92,7 @@ impl State {
             subscriptions_per_connection: node.config.limits.subscriptions_per_connection,
             settle_ms: SETTLE_MS,
         };
-        Self {
+        let mut state = Self {
             fanout: Fanout::new(Arc::clone(&node.hub), worker, limits),
             node,
             inbox,
@@ -106,10 +106,21 @@ impl State {
             lingering: VecDeque::new(),
             publishes: Vec::new(),
             items: VecDeque::new(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            scratch: Box::default(),
             taken: Vec::new(),
             is_stopping: false,
             is_drained: false,
+            #[cfg(feature = "testing")]
+            faults: Faults::default(),
+        };
+        state.restore_scratch();
+        state
+    }
+
+    /// Makes the read buffer anew after it was lost to a panic.
+    pub(super) fn restore_scratch(&mut self) {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; SCRATCH_BYTES].into_boxed_slice();
         }
     }
 
@@ -117,7 +128,7 @@ impl State {
     pub(super) fn attach(
         &mut self,
         mut socket: TcpStream,
-        mut early: Vec<u8>,
+        early: Vec<u8>,
         topics: Vec<SubscribeItem>,
     ) -> io::Result<()> {
         let connection = self.fanout.attach();
@@ -130,9 +141,19 @@ impl State {
         self.sessions.insert(connection, socket, self.second);
         self.counters.opened += 1;
         self.node.connections.acquire();
+        self.shield(connection, |state| state.welcome(connection, early, topics));
+        Ok(())
+    }
+
+    /// The first words on a connection, from both sides.
+    fn welcome(
+        &mut self,
+        connection: ConnectionId,
+        mut early: Vec<u8>,
+        topics: Vec<SubscribeItem>,
+    ) {
         if self.is_stopping {
-            self.send_away(connection);
-            return Ok(());
+            return self.send_away(connection);
         }
         if !self.node.metrics.is_broker_up() {
             self.sessions.reply(connection, &ServerMessage::Status { broker: "down" });
@@ -143,7 +164,6 @@ impl State {
         }
         self.decode(connection, &mut early);
         self.queue_replies();
-        Ok(())
     }
 
     /// Begins a turn: the hub's items, and what is due now.
@@ -193,6 +213,10 @@ impl State {
     /// A socket of the worker's set is ready.
     pub(super) fn on_event(&mut self, event: &Event) {
         let connection = ConnectionId::at(event.token().0);
+        self.shield(connection, |state| state.serve(connection, event));
+    }
+
+    fn serve(&mut self, connection: ConnectionId, event: &Event) {
         if event.is_writable()
             && let Some(session) = self.sessions.get(connection)
             && std::mem::take(&mut session.is_blocked)
@@ -209,14 +233,18 @@ impl State {
     /// Goes on with connections that were paused until their replies had gone out.
     pub(super) fn resume(&mut self) {
         for connection in std::mem::take(&mut self.resumable) {
-            let Some(session) = self.sessions.get(connection) else { continue };
-            if session.is_paused && !session.is_saturated() {
-                session.is_paused = false;
-                self.decode(connection, &mut []);
-                self.read(connection, true);
-            }
+            self.shield(connection, |state| state.go_on(connection));
         }
         self.queue_replies();
+    }
+
+    fn go_on(&mut self, connection: ConnectionId) {
+        let Some(session) = self.sessions.get(connection) else { return };
+        if session.is_paused && !session.is_saturated() {
+            session.is_paused = false;
+            self.decode(connection, &mut []);
+            self.read(connection, true);
+        }
     }
 
     fn read(&mut self, connection: ConnectionId, to_the_end: bool) {
@@ -304,6 +332,10 @@ impl State {
     }
 
     fn command(&mut self, connection: ConnectionId, text: &str) {
+        #[cfg(feature = "testing")]
+        if self.faults.order(connection, text) {
+            return;
+        }
         match Command::decode(text) {
             Ok((id, Command::Subscribe { items })) => {
                 self.fanout.subscribe(connection, id, items, &mut self.sessions);
@@ -362,17 +394,32 @@ impl State {
         });
     }
 
-    /// The broker has answered a publish command.
+    /// The broker has answered a publish command, or asking it panicked.
     pub(super) fn published(
+        &mut self,
+        request: &PublishRequest,
+        result: Result<Option<Result<Published, PublishError>>, String>,
+    ) {
+        let connection = request.connection;
+        match self.sessions.get(connection) {
+            Some(session) if session.serial == request.serial => session.publishing -= 1,
+            _ => return, // The connection has gone; another one may have its index now.
+        }
+        match result {
+            Ok(Some(result)) => {
+                self.shield(connection, |state| state.answer_publish(request, result));
+            }
+            Ok(None) => {}
+            Err(panic) => self.give_up(connection, &panic),
+        }
+    }
+
+    fn answer_publish(
         &mut self,
         request: &PublishRequest,
         result: Result<Published, PublishError>,
     ) {
         let Some(session) = self.sessions.get(request.connection) else { return };
-        if session.serial != request.serial {
-            return; // The connection has gone; another one has its index now.
-        }
-        session.publishing -= 1;
         if session.is_paused {
             self.resumable.push(request.connection);
         }
@@ -392,7 +439,7 @@ impl State {
     }
 
     /// Closes a connection from this side: what was begun and the replies go out, then the close frame.
-    fn close(
+    pub(super) fn close(
         &mut self,
         connection: ConnectionId,
         code: CloseCode,
@@ -425,94 +472,12 @@ impl State {
     /// Forgets a connection and closes its socket.
     pub(super) fn remove(&mut self, connection: ConnectionId, label: CloseReason) {
         let Some(session) = self.sessions.remove(connection) else { return };
-        self.fanout.detach(connection);
         if session.phase == Phase::Open {
             self.counters.closed[label as usize] += 1;
         }
         self.node.connections.release();
-    }
-
-    /// Once a second: pings, sockets that are stuck, and closed ones whose peer does not hang up.
-    pub(super) fn tick(&mut self, second: u32) {
-        let ticks = self.second + 1..=second;
-        self.second = second;
-        while let Some((connection, serial, _)) =
-            self.lingering.pop_front_if(|(_, _, until)| *until <= second)
-        {
-            if self.sessions.get(connection).is_some_and(|session| session.serial == serial) {
-                self.remove(connection, CloseReason::Client);
-            }
-        }
-        self.close_stalled();
-        self.ping_idle(ticks);
-    }
-
-    fn close_stalled(&mut self) {
-        let timeout = self.node.config.websocket.stall_timeout.as_secs();
-        let mut stalled = std::mem::take(&mut self.stalled);
-        stalled.retain(|(connection, serial)| {
-            let Some(session) = self.sessions.get(*connection).filter(|s| s.serial == *serial)
-            else {
-                return false;
-            };
-            session.is_listed = session.is_blocked;
-            if !session.is_blocked {
-                socket::be_strict(session, &self.node.config.websocket);
-                return false;
-            }
-            let is_over = u64::from(self.second.saturating_sub(session.stalled_since)) >= timeout;
-            if is_over {
-                if session.phase == Phase::Open {
-                    socket::write_last(
-                        session,
-                        &close_frame(CloseCode::SLOW_CONSUMER, "slow consumer"),
-                    );
-                }
-                self.remove(*connection, CloseReason::SlowConsumer);
-            }
-            !is_over
-        });
-        // Connections that were blocked while this went on do not exist: the list is put back as it was.
-        self.stalled = stalled;
-        self.counters.stalled = self.stalled.len() as u64;
-    }
-
-    /// Looks at a slice of the connections every second, at each of them several times per ping interval.
-    fn ping_idle(&mut self, ticks: RangeInclusive<u32>) {
-        let interval = u32::try_from(self.node.config.websocket.ping_interval.as_secs())
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let period = (interval / LOOKS_PER_PING).max(1);
-        for tick in ticks.rev().take(period as usize) {
-            for index in ((tick % period) as usize..self.sessions.span()).step_by(period as usize) {
-                self.ping_if_idle(index, interval, period);
-            }
-        }
-        self.queue_replies();
-    }
-
-    /// Pings a connection that will have been silent for the interval before the next look.
-    fn ping_if_idle(&mut self, index: usize, interval: u32, period: u32) {
-        let Some(session) = self.sessions.at(index) else { return };
-        let silence = self.second.saturating_sub(session.last_traffic);
-        // A full socket takes no ping either: it is judged by what it takes.
-        if silence + period <= interval || session.phase != Phase::Open || session.is_blocked {
-            return;
-        }
-        let awaits_pong = std::mem::replace(&mut session.awaits_pong, true);
-        session.last_traffic = self.second;
-        let connection = ConnectionId::at(index);
-        if awaits_pong {
-            self.close(
-                connection,
-                CloseCode::PING_TIMEOUT,
-                "ping timeout",
-                CloseReason::PingTimeout,
-            );
-        } else {
-            self.sessions.control(connection, Opcode::Ping, &[]);
-            self.counters.pings += 1;
-        }
+        // Last: whatever happens in it, the numbers are right.
+        self.fanout.detach(connection);
     }
 
     /// Tells every client that the node goes, and closes.
@@ -520,7 +485,8 @@ impl State {
         self.is_stopping = true;
         for index in 0..self.sessions.span() {
             if self.sessions.at(index).is_some() {
-                self.send_away(ConnectionId::at(index));
+                let connection = ConnectionId::at(index);
+                self.shield(connection, |state| state.send_away(connection));
             }
         }
     }

@@ -22,10 +22,12 @@ impl State {
     pub(super) fn flush_chunk(&mut self) -> bool {
         for _ in 0..CHUNK {
             let Some(connection) = self.fanout.pop_dirty() else { return false };
-            if let Err(error) = self.flush(connection) {
-                tracing::debug!(%error, "a connection was lost while writing");
-                self.remove(connection, CloseReason::Lost);
-            }
+            self.shield(connection, |state| {
+                if let Err(error) = state.flush(connection) {
+                    tracing::debug!(%error, "a connection was lost while writing");
+                    state.remove(connection, CloseReason::Lost);
+                }
+            });
         }
         self.fanout.dirty_connections() > 0
     }
@@ -52,6 +54,8 @@ impl State {
         }
         let bytes = self.plan.bytes();
         let written = if bytes.is_empty() { 0 } else { write_some(&mut session.socket, bytes)? };
+        #[cfg(feature = "testing")]
+        self.faults.strike(connection, super::faults::Place::Flush);
         let committed = self.fanout.commit(connection, &self.plan, written);
         self.counters.writes += u64::from(written > 0);
         self.counters.sent_bytes += written as u64;

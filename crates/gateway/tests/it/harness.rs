@@ -89,7 +89,9 @@ impl Node {
         change(&mut config);
         config.check().expect("the settings go together");
         let stop = CancellationToken::new();
-        let server = Server::start_with(config, Box::new(make), stop.clone()).await;
+        let server =
+            Server::start_with(config, Box::new(|inbound, _| Ok(make(inbound))), stop.clone())
+                .await;
         let server = server.expect("a free port");
         let address = server.address();
         Self { server, stop, address }

@@ -14,15 +14,28 @@
 mod exposition;
 #[path = "../support/oracle.rs"]
 mod oracle;
+#[path = "../support/port.rs"]
+mod port;
+#[expect(dead_code, reason = "made for servers that end and come back")]
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/program.rs"]
 mod program;
+#[expect(dead_code, reason = "made for servers that end and come back")]
+#[path = "../support/redis.rs"]
+mod redis;
 
 mod harness;
 
+mod broker;
+mod cluster;
+mod doctor;
 mod documents;
 mod faults;
 mod http;
 mod metrics;
+#[cfg(feature = "testing")]
+mod panics;
 mod protocol;
 mod shutdown;
 mod slow_clients;

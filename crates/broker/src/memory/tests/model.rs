@@ -315,6 +315,7 @@ fn run(limits: &MemoryLimits, steps: &[Step], exact: bool) {
                 subscriptions: model.subscribed.len(),
                 bytes: model.bytes(),
                 keys: model.keys.len(),
+                link: None,
             };
             assert_eq!(bench.broker.stats(), expected);
         }

@@ -1,5 +1,7 @@
 //! Publications that are lost between the broker and the node.
 
+use tickcast_protocol::{Epoch, Position};
+
 use crate::rig::{ClientId, Rig, Setup};
 
 /// A client of `t` that has publication 1.
@@ -111,11 +113,48 @@ fn a_lost_end_of_an_empty_log_is_lost_and_no_fault_of_the_client() {
 fn an_audit_that_finds_nothing_changes_nothing() {
     let (mut rig, client) = live(Setup::default());
     rig.hub.suspect(&crate::rig::topic("t"));
-    rig.hub.suspect(&crate::rig::topic("t"));
     assert_eq!(rig.jobs(), ["repair t after 1"]);
     rig.hub.suspect(&crate::rig::topic("nobody-holds-it"));
     rig.expect(client, &[]);
     assert_eq!(rig.hub.stats().gaps_repaired, 0);
+}
+
+/// Where the broker says that `t` stands.
+fn compare(rig: &Rig, offset: u64) {
+    let epoch = rig.hub.position(&crate::rig::topic("t")).unwrap().epoch;
+    rig.hub.compare(&crate::rig::topic("t"), Position { epoch, offset });
+}
+
+#[test]
+fn a_position_that_the_log_has_not_reached_is_a_loss() {
+    let (mut rig, client) = live(Setup::default());
+    compare(&rig, 1);
+    assert_eq!(rig.jobs(), [""; 0], "nothing is missing");
+    rig.lose("t", 2);
+    compare(&rig, 3);
+    assert_eq!(rig.jobs(), ["repair t after 1"]);
+    rig.expect(client, &["t 2", "t 3"]);
+    compare(&rig, 2);
+    assert_eq!(rig.jobs(), [""; 0], "a repair may be ahead of what the link has delivered");
+    assert_eq!((rig.hub.stats().gaps_found, rig.hub.stats().gaps_repaired), (1, 1));
+    let epoch = Epoch::new(99);
+    rig.hub.compare(&crate::rig::topic("t"), Position { epoch, offset: 0 });
+    assert_eq!(rig.jobs(), ["repair t after 3"], "another epoch");
+}
+
+#[test]
+fn a_loss_found_while_the_broker_is_read_is_read_again() {
+    let (mut rig, client) = live(Setup::default());
+    rig.lose("t", 1);
+    compare(&rig, 2);
+    rig.collect();
+    rig.step(0); // The broker is read at offset 2.
+    rig.lose("t", 1);
+    compare(&rig, 3);
+    rig.step(0);
+    assert_eq!(rig.jobs(), ["repair t after 2"]);
+    rig.expect(client, &["t 2", "t 3"]);
+    assert_eq!(rig.jobs(), [""; 0]);
 }
 
 #[test]

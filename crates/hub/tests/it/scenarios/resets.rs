@@ -31,6 +31,22 @@ fn a_publication_in_a_new_epoch_resets_everyone() {
 }
 
 #[test]
+fn what_the_old_epoch_let_go_says_nothing_about_the_new_one() {
+    // In one turn: a publication for which older ones went, then the log of the new epoch with smaller offsets.
+    let (mut rig, all, _latest) = live(Setup::default().topics(|t| t.log.publications = 2));
+    rig.publish("t", 7);
+    rig.flip("t", Flip::Restart);
+    rig.publish("t", 1);
+    rig.collect();
+    rig.step(0);
+    rig.step(0);
+    rig.expect(all, &["reset t@b/1 broker_restart", "t 1"]);
+    let newcomer = rig.attach();
+    rig.subscribe(newcomer, 1, r#""t""#);
+    rig.expect(newcomer, &["ok 1: t@b/1 all", "t 1"]);
+}
+
+#[test]
 fn a_failover_resets_to_the_value_that_is_kept() {
     let (mut rig, all, latest) = live(Setup::default());
     rig.flip("t", Flip::Fence);

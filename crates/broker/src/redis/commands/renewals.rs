@@ -1,0 +1,112 @@
+//! Which topics had their times to live renewed lately.
+//!
+//! A renewal costs Redis as much as a fifth of a publication. Once in [`INTERVAL`] per topic and node is enough,
+//! because every time to live is set that much longer. The table may forget, and then renews too often; it never claims
+//! a renewal that was not sent.
+
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Times to live are renewed once in this time, and set longer by it.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Topics that are remembered. 512 KiB; a power of two.
+const SLOTS: usize = 1 << 16;
+
+/// Low bits of a slot that hold the number of the interval: enough for five years. The others hold the topic.
+const INTERVAL_MASK: u64 = (1 << 24) - 1;
+
+#[derive(Debug)]
+pub(super) struct Renewals {
+    hasher: ahash::RandomState,
+    began: Instant,
+    /// Part of every hash, so that raising it forgets everything.
+    generation: AtomicU64,
+    slots: Box<[AtomicU64]>,
+}
+
+impl Renewals {
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: ahash::RandomState::new(),
+            began: Instant::now(),
+            generation: AtomicU64::new(0),
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Before asking what is due.
+    pub(super) fn promise(&self) -> Promise<'_> {
+        Promise { renewals: self, now: Instant::now(), kept: false }
+    }
+
+    fn is_due(&self, what: impl Hash, now: Instant) -> bool {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let hash = self.hasher.hash_one((generation, what));
+        let interval = now.saturating_duration_since(self.began).as_secs() / INTERVAL.as_secs();
+        // Never 0, which an unused slot holds.
+        let mark = (hash & !INTERVAL_MASK) | (interval + 1).min(INTERVAL_MASK);
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
+        let slot = &self.slots[hash as usize % SLOTS];
+        slot.swap(mark, Ordering::Relaxed) != mark
+    }
+
+    /// Something told to renew may not have done so, or Redis may have gone back in time.
+    pub(super) fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A caller who asks what is due promises to renew it: the next callers are told that it is done. A promise that is not
+/// kept makes the table forget.
+#[derive(Debug)]
+pub(super) struct Promise<'a> {
+    renewals: &'a Renewals,
+    now: Instant,
+    kept: bool,
+}
+
+impl Promise<'_> {
+    /// Is it time to renew this?
+    pub(super) fn is_due(&self, what: impl Hash) -> bool {
+        self.renewals.is_due(what, self.now)
+    }
+
+    /// All that was due has been renewed.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.renewals.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_per_interval_and_thing() {
+        let renewals = Renewals::new();
+        let start = renewals.began;
+        let due = |what, seconds| renewals.is_due(what, start + Duration::from_secs(seconds));
+        assert!(due("a", 0));
+        assert!(!due("a", 0));
+        assert!(!due("a", 9));
+        assert!(due("b", 9));
+        assert!(due("a", 10));
+        assert!(!due("a", 19));
+        assert!(due("a", 1 << 20));
+        renewals.promise().keep();
+        assert!(!due("a", 1 << 20));
+        drop(renewals.promise());
+        assert!(due("a", 1 << 20));
+        assert!(!due("a", 1 << 20));
+    }
+}

@@ -1,0 +1,63 @@
+//! Panics on request, for the tests of what a panic ends. Only in builds with the feature `testing`.
+//!
+//! `{"type":"panic","at":"flush"}` makes the next flush of the connection panic, and so on for each [`Place`]. A request
+//! with the header `x-panic` panics while it is answered.
+
+use hyper::Request;
+use serde::Deserialize;
+use tickcast_hub::ConnectionId;
+
+/// Where in the life of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Place {
+    /// While the command itself is carried out.
+    Command,
+    /// Between the write to the socket and the hub's being told of it.
+    Flush,
+    /// In the look at its age.
+    Tick,
+    /// While the broker works on a publish command.
+    Publish,
+}
+
+#[derive(Deserialize)]
+struct Order {
+    r#type: String,
+    at: Place,
+}
+
+/// The panics that connections have asked for.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<(ConnectionId, Place)>);
+
+impl Faults {
+    /// Takes the text of a command; false if it is not for this module.
+    pub(super) fn order(&mut self, connection: ConnectionId, text: &str) -> bool {
+        let order = serde_json::from_str::<Order>(text).ok();
+        let Some(order) = order.filter(|order| order.r#type == "panic") else { return false };
+        self.0.push((connection, order.at));
+        self.strike(connection, Place::Command);
+        true
+    }
+
+    /// Panics if the connection has asked for it.
+    pub(super) fn strike(&mut self, connection: ConnectionId, place: Place) {
+        if let Some(index) = self.0.iter().position(|fault| *fault == (connection, place)) {
+            self.0.swap_remove(index);
+            strike(place);
+        }
+    }
+}
+
+/// Panics if the request asks for it.
+pub(super) fn strike_request<B>(request: &Request<B>) {
+    if request.headers().contains_key("x-panic") {
+        strike("request");
+    }
+}
+
+#[expect(clippy::panic, reason = "that is what this module is for")]
+fn strike(place: impl std::fmt::Debug) {
+    panic!("a test asked for it: {place:?}");
+}

@@ -1,0 +1,226 @@
+//! One of many clients. It does what the documentation tells a client to do, and nothing else.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::world::World;
+use crate::oracle::{Follower, Place};
+
+/// Topics of one subscribe command.
+const COMMAND_TOPICS: usize = 500;
+
+/// What a client wants.
+#[derive(Debug, Clone)]
+pub(crate) struct Interests {
+    pub(crate) topics: Vec<String>,
+    /// `all` or `latest`.
+    pub(crate) mode: &'static str,
+}
+
+/// What has happened to a client.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes {
+    /// Connections that ended, although the client had not hung up.
+    pub(crate) ends: u64,
+    /// From the end of a connection to the first acknowledgement on the next.
+    pub(crate) absences: Vec<Duration>,
+    pub(crate) gaps: u64,
+    pub(crate) resets: u64,
+    /// When it was told that the broker is down, and up.
+    pub(crate) downs: Vec<Instant>,
+    pub(crate) ups: Vec<Instant>,
+    /// When the last publication came.
+    pub(crate) heard: Option<Instant>,
+    /// When the last acknowledgement came.
+    pub(crate) acknowledged: Option<Instant>,
+}
+
+/// A client, through all its connections.
+#[derive(Debug)]
+pub(crate) struct Client {
+    world: Arc<World>,
+    interests: Interests,
+    follower: Follower,
+    /// Topic by topic where to go on, as the documentation's client keeps it.
+    seen: HashMap<String, Place>,
+    /// Topics to ask for on this connection.
+    to_ask: VecDeque<String>,
+    /// Topics that were not to be had a moment ago.
+    later: Vec<String>,
+    is_asking: bool,
+    /// When the connection before this one ended.
+    ended: Option<Instant>,
+    pub(crate) notes: Notes,
+}
+
+/// A client that many look at.
+pub(crate) type Shared = Arc<Mutex<Client>>;
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    r#type: Option<&'a str>,
+    #[serde(borrow)]
+    topic: Option<&'a str>,
+    #[serde(borrow)]
+    epoch: Option<&'a str>,
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    to: u64,
+    #[serde(borrow)]
+    broker: Option<&'a str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+impl Client {
+    pub(crate) fn new(name: String, interests: Interests, world: Arc<World>) -> Self {
+        Self {
+            world,
+            interests,
+            follower: Follower::new(name),
+            seen: HashMap::new(),
+            to_ask: VecDeque::new(),
+            later: Vec::new(),
+            is_asking: false,
+            ended: None,
+            notes: Notes::default(),
+        }
+    }
+
+    /// It has a new connection.
+    pub(crate) fn connects(&mut self) {
+        self.to_ask = self.interests.topics.clone().into();
+        self.later.clear();
+        self.is_asking = false;
+    }
+
+    /// It has none any more.
+    pub(crate) fn disconnects(&mut self, by_itself: bool) {
+        self.notes.ends += u64::from(!by_itself);
+        self.ended.get_or_insert(Instant::now());
+        self.follower.loses_connection();
+    }
+
+    /// The next command that it has to send, if any.
+    pub(crate) fn next_command(&mut self) -> Option<String> {
+        if self.is_asking || self.to_ask.is_empty() {
+            return None;
+        }
+        self.is_asking = true;
+        let topics: Vec<_> = self.to_ask.drain(..self.to_ask.len().min(COMMAND_TOPICS)).collect();
+        let mode = self.interests.mode;
+        let items = topics.iter().map(|topic| {
+            let asked = self.follower.asks(topic, true);
+            // The oracle and the documentation's way of counting agree on where the client is.
+            assert_eq!(asked, self.seen.get(topic), "{topic}");
+            let Some(Place { epoch, offset }) = asked else {
+                return format!(r#"{{"topic":"{topic}","mode":"{mode}"}}"#);
+            };
+            let since = format!(r#"{{"epoch":"{epoch}","offset":{offset}}}"#);
+            format!(r#"{{"topic":"{topic}","mode":"{mode}","since":{since}}}"#)
+        });
+        let items = items.collect::<Vec<_>>().join(",");
+        Some(format!(r#"{{"type":"subscribe","id":1,"topics":[{items}]}}"#))
+    }
+
+    /// Whether there are topics to ask for again in a moment.
+    pub(crate) fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// The moment is over.
+    pub(crate) fn asks_again(&mut self) {
+        self.to_ask.extend(self.later.drain(..));
+    }
+
+    /// A text frame came.
+    pub(crate) fn receives(&mut self, text: &str) {
+        let message: Message<'_> =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let now = Instant::now();
+        match (message.r#type, message.topic) {
+            (None, Some(topic)) => self.publication(topic, &message, text),
+            (Some("gap"), Some(topic)) => {
+                self.notes.gaps += 1;
+                self.place(topic, text).offset = message.to;
+            }
+            (Some("reset"), Some(topic)) => {
+                self.notes.resets += 1;
+                let epoch = message.epoch.unwrap_or_else(|| panic!("{text}")).to_owned();
+                *self.place(topic, text) =
+                    Place { epoch, offset: message.offset.saturating_sub(1) };
+            }
+            (Some("subscribed"), None) => return self.acknowledgement(text),
+            (Some("status"), None) => match message.broker {
+                Some("down") => self.notes.downs.push(now),
+                Some("up") => self.notes.ups.push(now),
+                _ => panic!("{text}"),
+            },
+            _ => {}
+        }
+        self.world.judge(|judge| self.follower.receives(text, &mut judge.oracle));
+    }
+
+    fn place(&mut self, topic: &str, text: &str) -> &mut Place {
+        self.seen.get_mut(topic).unwrap_or_else(|| panic!("never acknowledged: {text}"))
+    }
+
+    fn publication(&mut self, topic: &str, message: &Message<'_>, text: &str) {
+        self.notes.heard = Some(Instant::now());
+        let place = self.place(topic, text);
+        place.offset = message.offset;
+        let (place, data) = (place.clone(), message.data.expect("a payload"));
+        self.world.judge(|judge| judge.ledger.sees(topic, &place, data.get()));
+    }
+
+    /// Topics that cannot be had for a moment are asked for again; any other refusal is for the oracle to find.
+    fn acknowledgement(&mut self, text: &str) {
+        self.is_asking = false;
+        let now = Instant::now();
+        self.notes.acknowledged = Some(now);
+        self.notes.absences.extend(self.ended.take().map(|ended| now - ended));
+        let mut message: Value = serde_json::from_str(text).expect("it was read before");
+        let errors = message["errors"].as_array_mut().expect("errors");
+        errors.retain(|error| {
+            let is_for_now = error["code"] == "unavailable";
+            if is_for_now {
+                self.later.push(error["topic"].as_str().expect("a topic").to_owned());
+            }
+            !is_for_now
+        });
+        for topic in message["topics"].as_array().expect("topics") {
+            let offset = topic["offset"].as_u64().expect("an offset").saturating_sub(1);
+            let epoch = topic["epoch"].as_str().expect("an epoch").to_owned();
+            let name = topic["topic"].as_str().expect("a topic").to_owned();
+            self.seen.entry(name).or_insert(Place { epoch, offset });
+        }
+        let text = message.to_string();
+        self.world.judge(|judge| self.follower.receives(&text, &mut judge.oracle));
+    }
+
+    /// Whether each of its topics was acknowledged once.
+    pub(crate) fn has_everything(&self) -> bool {
+        self.seen.len() == self.interests.topics.len()
+    }
+
+    /// The first of its topics where it is not at the place that it should end at.
+    pub(crate) fn lags(&self, ends: &HashMap<String, Place>) -> Option<String> {
+        self.interests.topics.iter().find_map(|topic| {
+            let (end, seen) = (ends.get(topic)?, self.seen.get(topic));
+            (seen != Some(end)).then(|| format!("{topic} is at {seen:?} and not at {end:?}"))
+        })
+    }
+
+    /// It has nothing left to read.
+    pub(crate) fn is_done(&self) {
+        self.world.judge(|judge| self.follower.is_done(&mut judge.oracle));
+    }
+}

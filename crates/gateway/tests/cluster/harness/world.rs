@@ -1,0 +1,64 @@
+//! What everybody in a test shares: the judge, and which nodes there are.
+
+use std::net::SocketAddr;
+
+use parking_lot::Mutex;
+
+use super::ledger::{Ledger, Sent};
+use crate::oracle::{Oracle, Place, Tally};
+
+/// Shared by clients and publishers.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    judge: Mutex<Judge>,
+    /// The nodes that a load balancer would choose from.
+    nodes: Mutex<Vec<SocketAddr>>,
+}
+
+/// The oracle, which judges each epoch, and the ledger, which judges across epochs.
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    pub(crate) oracle: Oracle,
+    pub(crate) ledger: Ledger,
+}
+
+impl World {
+    /// Lets somebody tell the judge something.
+    pub(crate) fn judge<T>(&self, tell: impl FnOnce(&mut Judge) -> T) -> T {
+        tell(&mut self.judge.lock())
+    }
+
+    pub(crate) fn sends(&self, topic: &str, payload: &str, sent: Sent) {
+        self.judge(|judge| judge.ledger.sends(topic, payload, sent));
+    }
+
+    /// A publisher was answered with 200.
+    pub(crate) fn published(&self, topic: &str, place: &Place, payload: &str) {
+        self.judge(|judge| {
+            judge.oracle.published(topic, place, payload);
+            judge.ledger.sees(topic, place, payload);
+        });
+    }
+
+    /// Nodes that clients and publishers may go to from now on.
+    pub(crate) fn set_nodes(&self, nodes: Vec<SocketAddr>) {
+        *self.nodes.lock() = nodes;
+    }
+
+    /// The node that a balancer with this number would choose.
+    pub(crate) fn node(&self, choice: usize) -> SocketAddr {
+        let nodes = self.nodes.lock();
+        nodes[choice % nodes.len()]
+    }
+
+    /// The verdict at the end. Ends the test if anything is wrong.
+    pub(crate) fn verdict(&self) -> Tally {
+        let Judge { mut oracle, ledger } = std::mem::take(&mut *self.judge.lock());
+        let findings = ledger.close(&mut oracle);
+        match oracle.verdict() {
+            Ok(tally) if findings.is_empty() => tally,
+            Ok(tally) => panic!("{tally:?}: {findings:#?}"),
+            Err(breaches) => panic!("{breaches:#?} {findings:#?}"),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Several nodes as processes, real Redis servers, and everything that can go wrong between them.
+//!
+//! Needs `redis-server` and `faketime`: `scripts/setup` installs them. Every fault is judged by the log oracle: what was
+//! answered 200 must arrive at every subscriber, once and in order, or be named.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "times that were measured are printed")]
+#![expect(
+    dead_code,
+    unused_imports,
+    reason = "the tests of faults between nodes and Redis come with that link"
+)]
+
+#[path = "../support/exposition.rs"]
+mod exposition;
+#[path = "../support/oracle.rs"]
+mod oracle;
+#[path = "../support/port.rs"]
+mod port;
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/redis.rs"]
+mod redis;
+
+mod harness;
+mod rig;

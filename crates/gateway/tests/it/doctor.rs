@@ -1,0 +1,138 @@
+//! `tickcast doctor` against servers that are as they should be, and servers that are not.
+
+use serde_json::Value;
+
+use crate::program::command;
+use crate::redis::Redis;
+
+const PASSWORD: &str = "hunter2";
+
+/// A server without complaints.
+const GOOD: [&str; 1] = ["maxmemory 256mb"];
+
+/// Runs it and gives the exit code and what it printed.
+fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = command(&[&["doctor"], arguments].concat()).output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &error)
+}
+
+/// Runs it on a URL and gives the exit code, and each finding of Redis as `level check: value -> fix`.
+fn findings(url: &str) -> (Option<i32>, Vec<String>) {
+    let (code, text) = doctor(&["--json", "--redis", url]);
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(report["ok"], code == Some(0), "{text}");
+    let all = report["findings"].as_array().expect("a list");
+    let ours = all.iter().filter(|finding| finding["section"] == "Broker");
+    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let line = |finding: &Value| {
+        let [level, check, value, fix] =
+            ["level", "check", "value", "fix"].map(|key| word(finding, key));
+        format!("{level} {check}: {value} -> {fix}")
+    };
+    (code, ours.map(line).collect())
+}
+
+/// The findings that are not good.
+fn complaints(url: &str) -> (Option<i32>, Vec<String>) {
+    let (code, mut lines) = findings(url);
+    lines.retain(|line| !line.starts_with("ok "));
+    (code, lines)
+}
+
+fn expect(lines: &[String], beginning: &str) {
+    assert!(lines.iter().any(|line| line.starts_with(beginning)), "{beginning}: {lines:#?}");
+}
+
+#[test]
+fn a_good_redis_is_well_and_left_as_it_was() {
+    let redis = Redis::start(&GOOD);
+    let (code, lines) = findings(&redis.url());
+    assert_eq!(code, Some(0), "{lines:#?}");
+    for check in [
+        "reachable",
+        "version",
+        "mode",
+        "role",
+        "permissions",
+        "subscriber buffer",
+        "memory",
+        "eviction",
+        "connections",
+        "replicas",
+        "persistence",
+        "clock",
+    ] {
+        expect(&lines, &format!("ok {check}: "));
+    }
+    assert_eq!(lines.len(), 12, "{lines:#?}");
+    assert_eq!(redis.ask::<usize>(&["DBSIZE"]), 0);
+
+    let (code, text) = doctor(&["--redis", &redis.url()]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("\n  ok    version            7."), "{text}");
+    assert!(!text.contains('\x1b'), "nobody looks at it: {text}");
+}
+
+#[test]
+fn a_redis_that_is_not_there_has_failed() {
+    let (code, lines) = complaints("redis://127.0.0.1:1");
+    assert_eq!(code, Some(1));
+    expect(&lines, "fail reachable: 127.0.0.1:1: nothing listens there -> ");
+}
+
+#[test]
+fn a_wrong_configuration_has_failed_without_a_password() {
+    let url = format!("redis://:{PASSWORD}@localhost:99999");
+    let (code, text) = doctor(&["--redis", &url, "--workers", "9999"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("`server.workers` = 9999") && text.contains("`99999`"), "{text}");
+    assert!(text.contains("2 checks have failed") && !text.contains(PASSWORD), "{text}");
+    assert_eq!(doctor(&["--redis"]).0, Some(2));
+}
+
+#[test]
+fn settings_that_lose_publications_are_warned_of() {
+    let redis = Redis::start(&[
+        "maxmemory 256mb",
+        "maxmemory-policy allkeys-lru",
+        "client-output-buffer-limit pubsub 0 0 0",
+    ]);
+    let _replica = redis.start_replica(&[]);
+    let (code, lines) = complaints(&redis.url());
+    assert_eq!(code, Some(0), "{lines:#?}");
+    expect(&lines, "warn eviction: allkeys-lru: ");
+    expect(&lines, "warn subscriber buffer: no limit");
+    expect(&lines, "warn replicas: 1, and min-replicas-to-write is 0: ");
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+}
+
+#[test]
+fn a_replica_and_a_master_without_one_have_failed() {
+    let master = Redis::start(&[GOOD[0], "min-replicas-to-write 1"]);
+    let (code, lines) = complaints(&master.url());
+    assert_eq!(code, Some(1));
+    expect(&lines, "fail replicas: 0, and min-replicas-to-write is 1: ");
+
+    let replica = master.start_replica(&GOOD);
+    assert_eq!(complaints(&master.url()), (Some(0), Vec::new()));
+    let (code, lines) = complaints(&replica.url());
+    assert_eq!(code, Some(1));
+    expect(&lines, &format!("fail role: a replica of {}: ", master.address()));
+}
+
+#[test]
+fn a_user_without_permissions_is_told_what_is_missing() {
+    let redis = Redis::start(&GOOD);
+    let rule = ["ACL", "SETUSER", "app", "on", ">hunter2", "~tickcast:*", "&tickcast:*"];
+    redis.tell(&[&rule[..], &["+@all", "-evalsha", "-config", "-client|list"]].concat());
+    let url = format!("redis://app:{PASSWORD}@{}", redis.address());
+    let (code, lines) = complaints(&url);
+    assert_eq!(code, Some(1), "{lines:#?}");
+    expect(&lines, "fail permissions: refused: evalsha (`NOPERM");
+    expect(&lines, "warn permissions: refused: client|list; only tickcast_broker_output_buffer");
+    expect(&lines, "warn subscriber buffer: not known: NOPERM");
+    assert!(lines.iter().any(|line| line.contains("&tickcast:* +evalsha")), "{lines:#?}");
+    assert!(!lines.concat().contains(PASSWORD), "{lines:#?}");
+}
