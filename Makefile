@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run cluster test check bench docs setup fmt
+.PHONY: run cluster test check bench docs simulate setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -33,6 +33,11 @@ bench:
 docs:
 	TICKCAST_BLESS=1 cargo test -p tickcast --lib -q
 	TICKCAST_BLESS=1 cargo test -p tickcast-protocol -q
+
+## simulate: the Redis link and the hub in virtual time, many runs; for example `make simulate SEEDS=100000`
+SEEDS := 20000
+simulate:
+	TICKCAST_SIMULATION_SEEDS=$(SEEDS) cargo test -p tickcast --test it simulation
 
 ## setup: what the tests need beside the Rust toolchain, Node.js and Python
 setup:

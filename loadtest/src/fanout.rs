@@ -351,6 +351,8 @@ impl Run<'_> {
             {
                 let usage = self.window_usage(opening)?;
                 observe()?;
+                // What was due in the last moment of the window, if it is not much.
+                self.publisher.publish_due()?;
                 return Ok(usage);
             }
             self.publisher.publish_due()?;

@@ -38,6 +38,7 @@ mod metrics;
 mod panics;
 mod protocol;
 mod shutdown;
+mod simulation;
 mod slow_clients;
 mod verdicts;
 mod websocket;
