@@ -5,6 +5,7 @@
 //! at one instant and then every later publication, so a snapshot misses nothing and repeats nothing.
 
 mod counters;
+mod pending;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tickcast_protocol::{Position, Publication, Topic};
 
 use self::counters::AtomicCounters;
 pub use self::counters::HubStats;
+use self::pending::Pending;
 use crate::inbox::{Inbox, Item, LocalTopic};
 use crate::job::{Job, State};
 use crate::log::TopicLog;
@@ -31,10 +33,6 @@ pub struct HubLimits {
 
 /// A topic without a publication for so many seconds is quiet.
 const QUIET_SECONDS: u32 = 30;
-
-/// Publications of one topic that may wait while its state is read. Beyond it they are dropped, and the next read, which
-/// is newer than they are, covers them.
-const PENDING_MAX: usize = 1024;
 
 /// The node-wide registry of live topics.
 #[derive(Debug)]
@@ -74,10 +72,7 @@ struct Entry {
 struct Live {
     log: Option<TopicLog>,
     members: Vec<Member>,
-    /// Publications that came while the state was being read.
-    pending: VecDeque<Arc<Publication>>,
-    /// The first of them that the repair which is open will know of: they came before it was asked for.
-    pending_at_read: usize,
+    pending: Pending,
     repair: Repair,
     is_loading_history: bool,
     interest: Interest,
@@ -170,7 +165,7 @@ impl Hub {
                 }
             }
             Some(_) if live.repair == Repair::None => self.repair(&entry, &mut live, publication),
-            _ => push_pending(&mut live, publication),
+            _ => live.pending.push(publication),
         }
     }
 
@@ -255,7 +250,7 @@ impl Hub {
     }
 
     fn repair(&self, entry: &Entry, live: &mut Live, publication: Arc<Publication>) {
-        push_pending(live, publication);
+        live.pending.push(publication);
         self.ask_repair(entry, live);
     }
 
@@ -265,7 +260,7 @@ impl Hub {
         {
             let job = Job::Repair { topic: entry.topic.clone(), after: log.last() };
             live.repair = Repair::Open;
-            live.pending_at_read = live.pending.len();
+            live.pending.begin_read();
             self.queue_job(job);
         }
     }
@@ -396,10 +391,7 @@ impl Hub {
                 self.log_bytes.fetch_sub(log.bytes(), Relaxed);
                 // What came before the first publication of this epoch is of one that is over.
                 let epoch = state.position.epoch;
-                if let Some(first) = pending.iter().position(|came| came.epoch() == epoch) {
-                    pending.drain(..first);
-                    live.pending_at_read = live.pending_at_read.saturating_sub(first);
-                }
+                pending.drop_before(epoch);
                 // The retained history belongs to the old epoch: only the current value carries over.
                 let fresh = State { history: Vec::new(), complete: false, ..state };
                 live.log = Some(self.build_log(entry, fresh));
@@ -413,13 +405,7 @@ impl Hub {
     }
 
     /// Takes a log to where the broker stands, with whatever is still to be had of what is missing.
-    fn catch_up(
-        &self,
-        entry: &Entry,
-        log: &mut TopicLog,
-        pending: &VecDeque<Arc<Publication>>,
-        state: State,
-    ) {
+    fn catch_up(&self, entry: &Entry, log: &mut TopicLog, pending: &Pending, state: State) {
         let (before, second) = (log.bytes(), self.second.load(Relaxed));
         let missing_from = log.last() + 1;
         let covers = state.history.first().is_some_and(|first| first.offset() <= missing_from);
@@ -491,16 +477,15 @@ impl Hub {
     /// there before the read began: then it never will be explained.
     fn splice(&self, entry: &Entry, live: &mut Live) {
         let second = self.second.load(Relaxed);
-        while let Some(publication) = live.pending.pop_front() {
+        while let Some((publication, is_known)) = live.pending.peek() {
             let Some(log) = &mut live.log else { return };
             let is_epoch = log.epoch() == publication.epoch();
             let follows = is_epoch && publication.offset() <= log.last() + 1;
-            if !follows && live.pending_at_read == 0 {
+            if !follows && !is_known {
                 self.counters.gaps_found.fetch_add(u64::from(is_epoch), Relaxed);
-                live.pending.push_front(publication);
                 return self.ask_repair(entry, live);
             }
-            live.pending_at_read = live.pending_at_read.saturating_sub(1);
+            let Some(publication) = live.pending.pop() else { return };
             // Of another epoch is now only a straggler of one that is over.
             if is_epoch {
                 let before = log.bytes();
@@ -511,7 +496,6 @@ impl Hub {
                 self.account(before, log);
             }
         }
-        live.pending_at_read = 0;
     }
 
     /// Ends the topic's life if it still has no subscriber; true if it is to be unsubscribed at the broker.
@@ -582,12 +566,4 @@ impl Hub {
 
 fn find(live: &mut Live, worker: usize, local: LocalTopic) -> Option<&mut Member> {
     live.members.iter_mut().find(|member| (member.worker, member.local) == (worker, local))
-}
-
-fn push_pending(live: &mut Live, publication: Arc<Publication>) {
-    if live.pending.len() >= PENDING_MAX {
-        live.pending.clear();
-        live.pending_at_read = 0;
-    }
-    live.pending.push_back(publication);
 }

@@ -114,7 +114,7 @@ impl Outcome {
     }
 }
 
-const COMPARED: [&str; 9] = [
+const COMPARED: [&str; 10] = [
     "publishing",
     "gateway, per second",
     "redis-benchmark, per second",
@@ -124,6 +124,7 @@ const COMPARED: [&str; 9] = [
     "Redis us, redis-benchmark",
     "Redis ratio",
     "node us",
+    "calls per read of Redis, gateway",
 ];
 
 fn compared(name: &str, found: &Comparison) -> Vec<String> {
@@ -139,6 +140,7 @@ fn compared(name: &str, found: &Comparison) -> Vec<String> {
         benchmark(Window::redis_us).shown(figure),
         format!("{}, {}", shown_ratio(found.redis_ratio()), found.redis_verdict()),
         gateway(Window::nodes_us).shown(figure),
+        gateway(Window::calls_per_read).shown(figure),
     ]
 }
 
@@ -166,7 +168,7 @@ fn received(name: &str, found: &Receiving) -> Vec<String> {
     ]
 }
 
-const REPETITIONS: [&str; 10] = [
+const REPETITIONS: [&str; 11] = [
     "publishing",
     "repetition",
     "who",
@@ -177,6 +179,7 @@ const REPETITIONS: [&str; 10] = [
     "node us",
     "generator CPU",
     "per script call",
+    "calls per read",
 ];
 
 fn repetitions(name: &str, found: &Comparison) -> Vec<Vec<String>> {
@@ -192,6 +195,7 @@ fn repetitions(name: &str, found: &Comparison) -> Vec<Vec<String>> {
             format!("{:.2}", window.nodes_us()),
             percent(window.generator_share()),
             figure(window.per_call()),
+            figure(window.calls_per_read()),
         ]
     };
     let both = |(pair, number): (&Pair, usize)| {
@@ -227,7 +231,8 @@ fn head(machine: &Machine, cores: &Cores, command: &str, quick: bool) -> String 
          The yardstick is `redis-benchmark`, which repeats the script call that a node was seen to make for such a request (`MONITOR`), on the same Redis, with a random topic each time.\n\
          Medians [smallest-largest]; a ratio is of one repetition, in which the gateway and `redis-benchmark` take turns.\n\n\
          - The **rate ratio** is that of publications per second on this machine, gateway over `redis-benchmark`. Where something else than Redis was the limit, it is a figure about the machine.\n\
-         - The **Redis ratio** is that of the CPU time which Redis spends on a publication, `redis-benchmark` over gateway: how far one Redis core goes once there are nodes enough to fill it.\n\n\
+         - The **Redis ratio** is that of the CPU time which Redis spends on a publication, `redis-benchmark` over gateway: how far one Redis core goes once there are nodes enough to fill it.\n\
+         - *Calls per read* are the script calls that Redis finds in one read from a socket: the more, the less it spends on sockets.\n\n\
          Both gates are {GATE:.2}x.\n\n",
         section::now(),
         machine.cpu,

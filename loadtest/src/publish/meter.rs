@@ -92,6 +92,8 @@ pub struct Window {
     pub messages: u64,
     /// Scripts that failed.
     pub failed: u64,
+    /// Reads of Redis from its clients' sockets.
+    pub reads: u64,
 }
 
 impl Window {
@@ -111,6 +113,7 @@ impl Window {
             script_calls: calls.scripts,
             messages: calls.messages,
             failed: calls.failed,
+            reads: calls.reads,
         }
     }
 
@@ -174,6 +177,12 @@ impl Window {
         (share > OTHERS).then(|| format!("others used {:.0} % of a core", share * 100.0))
     }
 
+    /// Script calls that Redis finds in one read: the more, the less it spends on its sockets.
+    #[must_use]
+    pub fn calls_per_read(&self) -> f64 {
+        ratio(self.script_calls as f64, self.reads as f64)
+    }
+
     fn share(&self, nanos: u64) -> f64 {
         ratio(nanos as f64, self.length_ns as f64)
     }
@@ -200,6 +209,7 @@ pub(super) mod tests {
             script_calls: publications / 2,
             messages: publications,
             failed: 0,
+            reads: publications / 20,
         }
     }
 
@@ -216,8 +226,9 @@ pub(super) mod tests {
             window.generator_share(),
             window.others_share(),
             window.per_call(),
+            window.calls_per_read(),
         ];
-        let expected = [100_000.0, 0.5, 5.0, 0.8, 8.0, 0.0, 0.25, 0.02, 2.0];
+        let expected = [100_000.0, 0.5, 5.0, 0.8, 8.0, 0.0, 0.25, 0.02, 2.0, 10.0];
         for (found, expected) in found.into_iter().zip(expected) {
             assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
         }

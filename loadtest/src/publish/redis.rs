@@ -52,7 +52,7 @@ impl Redis {
 
     /// How often the commands were called since the server started, by clients and by scripts.
     pub(super) fn calls(&mut self) -> Result<Calls, LoadError> {
-        Ok(Calls::read(&self.ask(&["INFO", "commandstats"])?))
+        Ok(Calls::read(&self.ask(&["INFO", "commandstats", "stats"])?))
     }
 
     /// How many keys there are in the first two databases.
@@ -115,10 +115,12 @@ pub(super) struct Calls {
     pub(super) failed: u64,
     /// `PUBLISH` and `SPUBLISH`.
     pub(super) messages: u64,
+    /// Reads from the sockets of clients.
+    pub(super) reads: u64,
 }
 
 impl Calls {
-    /// Reads `INFO commandstats`.
+    /// Reads `INFO commandstats stats`.
     fn read(info: &str) -> Self {
         let value = |command: &str, field: &str| {
             let line = info.lines().find_map(|line| {
@@ -136,6 +138,10 @@ impl Calls {
             scripts: sum(scripts, "calls"),
             failed: sum(scripts, "failed_calls") + sum(scripts, "rejected_calls"),
             messages: sum(["publish", "spublish"], "calls"),
+            reads: info
+                .lines()
+                .find_map(|line| line.strip_prefix("total_reads_processed:")?.trim().parse().ok())
+                .unwrap_or(0),
         }
     }
 
@@ -144,6 +150,7 @@ impl Calls {
             scripts: self.scripts.saturating_sub(earlier.scripts),
             failed: self.failed.saturating_sub(earlier.failed),
             messages: self.messages.saturating_sub(earlier.messages),
+            reads: self.reads.saturating_sub(earlier.reads),
         }
     }
 }
@@ -217,10 +224,11 @@ mod tests {
         let info = "# Commandstats\r\ncmdstat_publish:calls=20,usec=5,usec_per_call=0.25,rejected_calls=0,failed_calls=0\r\n\
                     cmdstat_evalsha:calls=10,usec=40,usec_per_call=4.00,rejected_calls=1,failed_calls=2\r\n\
                     cmdstat_eval:calls=3,usec=40,usec_per_call=4.00,rejected_calls=0,failed_calls=0\r\n\
-                    cmdstat_config|get:calls=1,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=0\r\n";
+                    cmdstat_config|get:calls=1,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=0\r\n\
+                    # Stats\r\ntotal_reads_processed:7\r\n";
         let calls = Calls::read(info);
-        assert_eq!(calls, Calls { scripts: 13, failed: 3, messages: 20 });
-        assert_eq!(calls.since(Calls { scripts: 3, failed: 3, messages: 1 }).messages, 19);
+        assert_eq!(calls, Calls { scripts: 13, failed: 3, messages: 20, reads: 7 });
+        assert_eq!(calls.since(Calls { messages: 1, ..calls }).messages, 19);
         assert_eq!(Calls::read(""), Calls::default());
     }
 

@@ -53,7 +53,7 @@ fn load(args: &PublishArgs) -> String {
     )
 }
 
-const HEADS: [&str; 8] = [
+const HEADS: [&str; 9] = [
     "",
     "publications/s",
     "Redis CPU",
@@ -62,6 +62,7 @@ const HEADS: [&str; 8] = [
     "us each",
     "generator CPU",
     "per script call",
+    "calls per read",
 ];
 
 fn of_comparison(comparison: &Comparison) -> String {
@@ -76,6 +77,7 @@ fn of_comparison(comparison: &Comparison) -> String {
             spread(Window::nodes_us).shown(figure),
             spread(Window::generator_share).shown(percent),
             spread(Window::per_call).shown(figure),
+            spread(Window::calls_per_read).shown(figure),
         ]
     };
     let rows =
