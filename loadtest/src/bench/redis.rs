@@ -155,16 +155,21 @@ const RECEIVED: [&str; 8] = [
     "p99 ms",
 ];
 
-fn received(name: &str, found: &Receiving) -> Vec<String> {
+fn received(outcome: &Outcome, found: &Receiving) -> Vec<String> {
+    // With a rate limit a subscriber waits for its turn, which says nothing about the way from node to node.
+    let is_limited = outcome.report.args.max_rate.is_some();
+    let latency = |value: fn(&Reception) -> f64| {
+        if is_limited { "-".to_owned() } else { found.spread(value).shown(figure) }
+    };
     vec![
-        name.to_owned(),
+        outcome.name.to_owned(),
         percent(found.without.node_share(found.node)) + " of a core",
         figure(found.most.rate()),
         figure(found.rate),
         found.spread(Reception::node_us).shown(figure),
         broker(found),
-        found.spread(|one| ms(one.latency.p50_ns)).shown(figure),
-        found.spread(|one| ms(one.latency.p99_ns)).shown(figure),
+        latency(|one| ms(one.latency.p50_ns)),
+        latency(|one| ms(one.latency.p99_ns)),
     ]
 }
 
@@ -208,13 +213,13 @@ fn comparisons(outcomes: &[Outcome]) -> impl Iterator<Item = (&str, &Comparison)
     outcomes.iter().filter_map(|outcome| Some((outcome.name, outcome.report.comparison.as_ref()?)))
 }
 
-fn receptions(outcomes: &[Outcome]) -> impl Iterator<Item = (&str, &Receiving)> {
-    outcomes.iter().filter_map(|outcome| Some((outcome.name, outcome.report.receiving.as_ref()?)))
+fn receptions(outcomes: &[Outcome]) -> impl Iterator<Item = (&Outcome, &Receiving)> {
+    outcomes.iter().filter_map(|outcome| Some((outcome, outcome.report.receiving.as_ref()?)))
 }
 
 fn terminal(outcomes: &[Outcome]) -> String {
     let compared = comparisons(outcomes).map(|(name, found)| compared(name, found));
-    let received = receptions(outcomes).map(|(name, found)| received(name, found));
+    let received = receptions(outcomes).map(|(outcome, found)| received(outcome, found));
     aligned(&COMPARED, compared) + "\n" + &aligned(&RECEIVED, received)
 }
 
@@ -247,9 +252,9 @@ fn tables(outcomes: &[Outcome]) -> String {
         .flat_map(|(name, found)| found.doubts.iter().map(move |doubt| (name, doubt)))
         .map(|(name, doubt)| format!("\n*{name}*: {doubt}.\n"))
         .collect();
-    let receiving = receptions(outcomes).map(|(name, found)| received(name, found));
+    let receiving = receptions(outcomes).map(|(outcome, found)| received(outcome, found));
     let late: String = receptions(outcomes)
-        .flat_map(|(name, found)| found.receptions.iter().map(move |one| (name, one)))
+        .flat_map(|(outcome, found)| found.receptions.iter().map(move |one| (outcome.name, one)))
         .flat_map(|(name, one)| one.doubts.iter().map(move |doubt| (name, doubt)))
         .map(|(name, doubt)| format!("\n*{name}*: {doubt}.\n"))
         .collect();

@@ -22,7 +22,15 @@ pub fn text(report: &PublishReport) -> String {
     );
     let comparison = report.comparison.as_ref().map(of_comparison).unwrap_or_default();
     let receiving = report.receiving.as_ref().map(of_receiving).unwrap_or_default();
-    head + &comparison + &receiving
+    let limited = report.receiving.as_ref().and(report.args.max_rate).map(rate_limit);
+    head + &comparison + &receiving + &limited.unwrap_or_default()
+}
+
+/// What a rate limit makes of the latencies.
+fn rate_limit(rate: f64) -> String {
+    format!(
+        "subscribers wait for their turn {rate} times per second: that is most of the latency\n"
+    )
 }
 
 /// What was published, in words.

@@ -28,6 +28,9 @@ pub const TICK: Duration = Duration::from_millis(50);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// A move of the master makes the pauses short again, at most once in this time.
+const FORGIVEN_ONCE_IN: Duration = Duration::from_secs(2);
+
 /// A connection that lasted this long was a good one: the next loss starts with short pauses again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -202,6 +205,7 @@ pub struct Link {
     audit_share: usize,
     audit_ends: Instant,
     retry_at: Instant,
+    moved_at: Instant,
     inspect_at: Instant,
     /// When a change of subscriptions was last asked for or confirmed: the server's view is only compared long after.
     changed_at: Instant,
@@ -228,6 +232,7 @@ impl Link {
             audit_share: 0,
             audit_ends: now,
             retry_at: now,
+            moved_at: now,
             inspect_at: now + INSPECT_EVERY,
             changed_at: now,
             mismatches: 0,
@@ -314,7 +319,14 @@ impl Link {
                 }
             }
             Event::Inspected(generation, view) => self.inspected(now, generation, view),
-            Event::MasterMoved => self.tear_down(now, "another server is the master now"),
+            Event::MasterMoved => {
+                // What failed before was another server. Sentinels that quarrel must not make it forget the pauses.
+                if now - self.moved_at >= FORGIVEN_ONCE_IN {
+                    self.moved_at = now;
+                    (self.commands.failures, self.subscriber.failures) = (0, 0);
+                }
+                self.tear_down(now, "another server is the master now");
+            }
         }
         self.after(now);
     }

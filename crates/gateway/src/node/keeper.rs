@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{BROKER_TIMEOUT, Node};
 
-/// How long a topic stays subscribed after its last subscriber went: clients that reload a page come back within it.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long a topic stays subscribed after its last subscriber went. Clients that reload a page come back within it, and
+/// so do those that were told `unavailable` while very many topics were being opened: what was begun for them is not lost.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Topics of one unsubscribe at the broker.
 const BATCH: usize = 512;

@@ -11,10 +11,10 @@ mod turn;
 mod world;
 
 pub(crate) use client::Interests;
-pub(crate) use cluster::{Cluster, LOAD, Load};
+pub(crate) use cluster::{Cluster, LOAD, Load, publish_batch};
 pub(crate) use fleet::Fleet;
-pub(crate) use http::{Answer, Http};
+pub(crate) use ledger::Sent;
 pub(crate) use node::{Node, command};
-pub(crate) use publisher::{Publishers, place};
+pub(crate) use publisher::place;
 pub(crate) use turn::{alone, beside};
 pub(crate) use world::World;

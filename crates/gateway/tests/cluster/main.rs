@@ -5,11 +5,6 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "times that were measured are printed")]
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "the tests of faults between nodes and Redis come with that link"
-)]
 
 #[path = "../support/exposition.rs"]
 mod exposition;
@@ -24,5 +19,14 @@ mod proxy;
 #[path = "../support/redis.rs"]
 mod redis;
 
+mod bounds;
 mod harness;
+
+mod broker;
+mod failover;
+mod link;
+mod nodes;
+mod pressure;
 mod rig;
+mod scale;
+mod script;

@@ -71,15 +71,6 @@ impl Process {
         self.log.lines.lock().join("\n")
     }
 
-    /// How many lines of the log this is true of.
-    pub(crate) fn count_lines(&self, is_wanted: impl Fn(&str) -> bool) -> usize {
-        self.log.lines.lock().iter().filter(|line| is_wanted(line)).count()
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name));

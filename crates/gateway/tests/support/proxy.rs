@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -205,26 +205,36 @@ impl Proxy {
 /// Listens whenever connections are to be taken.
 async fn serve(port: Port, mut orders: watch::Receiver<Control>, counts: Arc<Counts>, seed: u64) {
     while orders.wait_for(|control| control.accepts).await.is_ok() {
+        let listener = listen(&port).await;
+        counts.listens.store(true, Ordering::Release);
+        let mut refusal = orders.clone();
+        let is_over = tokio::select! {
+            () = accept(&listener, &orders, &counts, seed) => true,
+            refused = refusal.wait_for(|control| !control.accepts) => refused.is_err(),
+        };
+        drop(listener);
+        counts.listens.store(false, Ordering::Release);
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// Listens again. A process that is just being started may still hold the listener of before for a moment.
+async fn listen(port: &Port) -> TcpListener {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         let listener = socket().and_then(|socket| {
             socket.set_reuseaddr(true)?;
             socket.bind(port.address)?;
             socket.listen(BACKLOG)
         });
-        let listener = listener.expect("the port is ours");
-        counts.listens.store(true, Ordering::Release);
-        let refusal = orders.clone();
-        tokio::select! {
-            () = accept(&listener, &orders, &counts, seed) => {}
-            () = refused(refusal) => {}
+        match listener {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < deadline, "{}: {error}", port.address),
         }
-        drop(listener);
-        counts.listens.store(false, Ordering::Release);
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-}
-
-async fn refused(mut orders: watch::Receiver<Control>) {
-    // An error is the end of the proxy.
-    drop(orders.wait_for(|control| !control.accepts).await);
 }
 
 async fn accept(

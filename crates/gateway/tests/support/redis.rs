@@ -125,6 +125,11 @@ impl Redis {
             .is_ok_and(|info| info.contains("role:master"))
     }
 
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Kills it, as a crash would.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
@@ -197,6 +202,11 @@ impl Sentinels {
     pub(crate) fn url(&self) -> String {
         let addresses = self.servers.iter().map(|server| server.address().to_string());
         format!("redis+sentinel://{}/{MASTER}/0", addresses.collect::<Vec<_>>().join(","))
+    }
+
+    /// Lets a replica take over although the master is well.
+    pub(crate) fn fail_over(&self) {
+        self.servers[0].tell(&["SENTINEL", "FAILOVER", MASTER]);
     }
 
     /// Where the master is, in the opinion of most of them; none while they do not agree.

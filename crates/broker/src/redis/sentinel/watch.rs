@@ -26,9 +26,10 @@ const SWITCHED: &str = "+switch-master";
 /// Calls `moved` with the new address whenever most Sentinels name another master than the one of the session.
 ///
 /// `session` is the [address](crate::redis::dial::ServerFacts::address) of the server that the link uses, or none
-/// while it has none: a dial asks the Sentinels itself. A healthy session is given up only for a majority of the
-/// Sentinels that answer, so one with an outdated view does no harm; and `moved` may come again until the session
-/// has changed. Runs for ever, except that it returns at once for a URL without Sentinels. Dropping it ends it.
+/// while it has none: then only what a Sentinel publishes counts, because each dial asks them itself. A healthy session
+/// is given up only for a majority of the Sentinels that answer, so one with an outdated view does no harm; and `moved`
+/// may come again until the session has changed. Runs for ever, except that it returns at once for a URL without
+/// Sentinels. Dropping it ends it.
 pub(crate) async fn watch(
     dialer: Arc<Dialer>,
     session: impl Fn() -> Option<String>,
@@ -44,14 +45,18 @@ pub(crate) async fn watch(
     let mut clock = interval(ASK_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = hint.notified() => {}
-            _ = clock.tick() => {}
+        let is_hinted = tokio::select! {
+            () = hint.notified() => true,
+            _ = clock.tick() => false,
+        };
+        let before = session();
+        // A link that waits before its next attempt is told that there is somewhere to go now.
+        if before.is_none() && !is_hinted {
+            continue;
         }
-        let Some(before) = session() else { continue };
         let Some(master) = current_master(&dialer, sentinels).await else { continue };
         // The link may have followed while the Sentinels were asked.
-        if master != before && session().as_ref() == Some(&before) {
+        if before.as_ref() != Some(&master) && session() == before {
             info!(from = before, to = master, "the Sentinels name another master");
             moved(&master);
         }

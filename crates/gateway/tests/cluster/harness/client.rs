@@ -136,9 +136,11 @@ impl Client {
         !self.later.is_empty()
     }
 
-    /// The moment is over.
+    /// The moment is over. The node may still be at work on these topics, so they come first.
     pub(crate) fn asks_again(&mut self) {
-        self.to_ask.extend(self.later.drain(..));
+        for topic in self.later.drain(..) {
+            self.to_ask.push_front(topic);
+        }
     }
 
     /// A text frame came.
@@ -211,12 +213,28 @@ impl Client {
         self.seen.len() == self.interests.topics.len()
     }
 
-    /// The first of its topics where it is not at the place that it should end at.
+    pub(crate) fn follows(&self, topic: &str) -> bool {
+        self.interests.topics.iter().any(|known| known == topic)
+    }
+
+    /// Whether it has everything up to these places.
+    pub(crate) fn has_reached(&self, ends: &HashMap<String, Place>) -> bool {
+        self.interests.topics.iter().all(|topic| {
+            let (Some(end), Some(seen)) = (ends.get(topic), self.seen.get(topic)) else {
+                return true;
+            };
+            seen.epoch == end.epoch && seen.offset >= end.offset
+        })
+    }
+
+    /// What it still misses, if anything, where its topics end at these places.
     pub(crate) fn lags(&self, ends: &HashMap<String, Place>) -> Option<String> {
-        self.interests.topics.iter().find_map(|topic| {
+        let lag = self.interests.topics.iter().find_map(|topic| {
             let (end, seen) = (ends.get(topic)?, self.seen.get(topic));
             (seen != Some(end)).then(|| format!("{topic} is at {seen:?} and not at {end:?}"))
-        })
+        });
+        let is_up_to_date = self.world.judge(|judge| self.follower.is_up_to_date(&judge.oracle));
+        lag.or_else(|| (!is_up_to_date).then(|| "something that was published".to_owned()))
     }
 
     /// It has nothing left to read.

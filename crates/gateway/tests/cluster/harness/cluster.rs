@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::client::Interests;
 use super::fleet::Fleet;
@@ -12,8 +13,12 @@ use super::world::World;
 use crate::oracle::Tally;
 use crate::process::{PATIENCE, until};
 
-/// The publisher of each topic's last publication, beside the numbered ones.
+/// Publishers beside the numbered ones: of bursts, and of each topic's last publication.
+const BURST: usize = usize::MAX - 1;
 const LAST: usize = usize::MAX;
+
+/// Items of one burst.
+const BURST_ITEMS_MAX: u64 = 1_000;
 
 /// A cluster under load.
 #[derive(Debug)]
@@ -47,7 +52,9 @@ impl Cluster {
         let topics: Vec<_> = (0..load.topics).map(|index| format!("ticker.{index}")).collect();
         let interests = (0..load.clients).map(|client| {
             let chosen = (0..load.interests).map(|place| {
-                let index = client + place * load.topics / load.interests;
+                // Clients go to nodes in turn, so the shift gives each node some of each topic.
+                let shift = client / 6 + place * load.topics / load.interests;
+                let index = client + shift;
                 topics[index % load.topics].clone()
             });
             // Every fourth one only wants the newest.
@@ -59,13 +66,39 @@ impl Cluster {
         let fleet = Fleet::start(&world, interests);
         let publishers = Publishers::start(&world, &topics, load.per_second);
         let cluster = Self { nodes, world, topics, fleet, publishers };
-        cluster.fleet.until_heard(std::time::Instant::now());
+        cluster.fleet.until_heard(Instant::now());
         cluster
     }
 
     /// The same with `count` nodes of the same kind.
     pub(crate) fn on(redis: &str, count: usize, settings: &[(&str, &str)]) -> Self {
         Self::start((0..count).map(|_| Node::start(redis, settings)).collect(), LOAD)
+    }
+
+    /// Waits until all nodes are ready.
+    pub(crate) fn until_ready(&self) {
+        for node in &self.nodes {
+            node.until_ready();
+        }
+    }
+
+    /// Waits until everybody has what was published until now: how long that took.
+    pub(crate) fn until_level(&self) -> Duration {
+        self.fleet.until_level(&self.world.ends())
+    }
+
+    /// Publishes many large payloads at a node, as one batch.
+    pub(crate) fn burst(&self, node: &Node, number: u64, count: usize, bytes: usize) {
+        let padding = "x".repeat(bytes);
+        let items = (0..count).map(|index| {
+            let topic = &self.topics[index % self.topics.len()];
+            let payload = format!(r#"{{"burst":{number},"item":{index},"padding":"{padding}"}}"#);
+            let number = number * BURST_ITEMS_MAX + index as u64;
+            self.world.sends(topic, &payload, Sent { publisher: BURST, number });
+            (topic.clone(), payload)
+        });
+        let items: Vec<_> = items.collect();
+        publish_batch(&self.world, node, &format!("burst-{number}"), &items);
     }
 
     /// The publishers have their answers, each topic ends with one more publication, every client gets there, and the
@@ -93,5 +126,20 @@ impl Cluster {
         let tally = world.verdict();
         println!("{tally:?}");
         tally
+    }
+}
+
+/// Publishes topics and payloads as one batch that must be accepted.
+pub(crate) fn publish_batch(world: &World, node: &Node, key: &str, items: &[(String, String)]) {
+    let lines = items
+        .iter()
+        .map(|(topic, payload)| format!("{{\"topic\":\"{topic}\",\"data\":{payload}}}\n"));
+    let answer = node.post("/v1/publish", key, &lines.collect::<String>());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let body = answer.json();
+    let results = body["results"].as_array().expect("results");
+    assert_eq!(results.len(), items.len());
+    for (result, (topic, payload)) in results.iter().zip(items) {
+        world.published(topic, &place(result), payload);
     }
 }

@@ -40,6 +40,7 @@ const SILENT_PINGS: u32 = 4;
 /// All clients.
 #[derive(Debug)]
 pub(crate) struct Fleet {
+    world: Arc<World>,
     clients: Vec<Shared>,
     hang_ups: watch::Sender<u64>,
     stop: CancellationToken,
@@ -65,7 +66,7 @@ impl Fleet {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(lives);
         }));
-        let fleet = Self { clients, hang_ups, stop, thread };
+        let fleet = Self { world: Arc::clone(world), clients, hang_ups, stop, thread };
         fleet.until_all("acknowledged", Client::has_everything);
         fleet
     }
@@ -73,7 +74,7 @@ impl Fleet {
     fn until_all(&self, what: &str, holds: impl Fn(&Client) -> bool) -> Duration {
         let mut waiting: Vec<_> = self.clients.iter().collect();
         until(what, PATIENCE, || {
-            self.expect_alive();
+            self.expect_good();
             waiting.retain(|client| !holds(&client.lock()));
             waiting.is_empty()
         })
@@ -103,10 +104,24 @@ impl Fleet {
         since.elapsed()
     }
 
-    /// The thread ends only when a client panics, which says what is wrong.
-    fn expect_alive(&self) {
+    /// Waits until everybody has everything up to these places: how long that took.
+    pub(crate) fn until_level(&self, ends: &HashMap<String, Place>) -> Duration {
+        self.until_all("up to date", |client| client.has_reached(ends))
+    }
+
+    /// A breach, or a client that panics, says what is wrong; what follows from it says nothing.
+    fn expect_good(&self) {
+        self.world.judge(|judge| {
+            let findings = judge.oracle.findings();
+            assert!(findings.is_empty(), "{findings:#?}");
+        });
         let is_alive = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         assert!(is_alive, "a client has panicked: see above");
+    }
+
+    /// Waits until everybody has been reset in some topic: how long that took.
+    pub(crate) fn until_reset(&self) -> Duration {
+        self.until_all("reset", |client| client.notes.resets > 0)
     }
 
     fn last(&self, since: Instant, when: impl Fn(&Notes) -> Option<Instant>) -> Duration {
@@ -130,14 +145,19 @@ impl Fleet {
         self.clients.iter().map(|client| number(&client.lock().notes)).sum()
     }
 
+    /// How many follow a topic.
+    pub(crate) fn followers(&self, topic: &str) -> u64 {
+        self.clients.iter().filter(|client| client.lock().follows(topic)).count() as u64
+    }
+
     /// Waits until everybody is exactly where each topic ended, and leaves.
     pub(crate) fn finish(mut self, ends: &HashMap<String, Place>) {
         let deadline = Instant::now() + PATIENCE;
         for client in &self.clients {
             loop {
                 let Some(lag) = client.lock().lags(ends) else { break };
-                self.expect_alive();
-                assert!(Instant::now() < deadline, "{lag}: {client:?}");
+                self.expect_good();
+                assert!(Instant::now() < deadline, "{lag}; {:?}", client.lock().notes);
                 std::thread::park_timeout(Duration::from_millis(5));
             }
         }

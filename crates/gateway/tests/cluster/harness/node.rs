@@ -68,8 +68,12 @@ impl Node {
 
     /// Publishes one payload with a key.
     pub(crate) fn publish(&self, topic: &str, key: &str, payload: &str) -> Answer {
-        let answer = Http::connect(self.address)
-            .and_then(|mut http| http.post(&format!("/v1/topics/{topic}"), key, payload));
+        self.post(&format!("/v1/topics/{topic}"), key, payload)
+    }
+
+    /// One answer to a body with a key.
+    pub(crate) fn post(&self, path: &str, key: &str, body: &str) -> Answer {
+        let answer = Http::connect(self.address).and_then(|mut http| http.post(path, key, body));
         answer.expect("an answer")
     }
 

@@ -1,5 +1,6 @@
 //! What everybody in a test shares: the judge, and which nodes there are.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use parking_lot::Mutex;
@@ -13,6 +14,8 @@ pub(crate) struct World {
     judge: Mutex<Judge>,
     /// The nodes that a load balancer would choose from.
     nodes: Mutex<Vec<SocketAddr>>,
+    /// Where each topic is, as far as publishers were told.
+    ends: Mutex<HashMap<String, Place>>,
 }
 
 /// The oracle, which judges each epoch, and the ledger, which judges across epochs.
@@ -38,6 +41,17 @@ impl World {
             judge.oracle.published(topic, place, payload);
             judge.ledger.sees(topic, place, payload);
         });
+        let mut ends = self.ends.lock();
+        let end = ends.entry(topic.to_owned()).or_insert_with(|| place.clone());
+        // Answers of different publishers may come in another order than they were given.
+        if end.epoch != place.epoch || end.offset < place.offset {
+            *end = place.clone();
+        }
+    }
+
+    /// Where each topic is, as far as publishers were told.
+    pub(crate) fn ends(&self) -> HashMap<String, Place> {
+        self.ends.lock().clone()
     }
 
     /// Nodes that clients and publishers may go to from now on.

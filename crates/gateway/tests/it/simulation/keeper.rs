@@ -13,7 +13,7 @@ use super::redis::{Name, Read};
 use super::time::{Event, MILLISECOND, Moment, SECOND, Time};
 
 /// How long a topic stays subscribed after its last subscriber went.
-pub(super) const GRACE: Moment = SECOND;
+pub(super) const GRACE: Moment = 5 * SECOND;
 
 /// How long a call may take.
 const CALL_MAX: Moment = SECOND;

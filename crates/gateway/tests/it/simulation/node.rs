@@ -22,8 +22,9 @@ const ANSWER_MAX: Moment = 900 * MILLISECOND;
 /// Longest way of a report through the driver's queue.
 const REPORT_MAX: Moment = 2 * MILLISECOND;
 
-/// Dials of one side in one second: after pauses of at least 25, 50, 100, 200 and 400 ms, and one that was due before.
-const DIALS_MAX: usize = 6;
+/// Dials of one side in one second: after pauses of at least 25, 50, 100, 200 and 400 ms, and one that was due before. A
+/// master that has moved may begin the pauses anew once.
+const DIALS_MAX: usize = 11;
 
 /// A part of the node that is broken on purpose, to show that the simulation finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
