@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use crate::error::LoadError;
-use crate::units::{SECOND_NS, count, thousands};
+use crate::units::{SECOND_NS, count, ratio, thousands};
 
 /// CPU time used by a process since it started, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -111,27 +111,66 @@ impl Process {
     }
 }
 
-/// CPU time that all processes and interrupts of this machine used since it started, and what its host took from it, in
-/// nanoseconds to the clock tick.
+/// What a core, or all of them together, did since the machine started, in nanoseconds to the clock tick.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CoreTime {
+    /// Ran processes.
+    pub processes_ns: u64,
+    /// Served interrupts, or was used by the host for something else.
+    pub interrupts_ns: u64,
+    /// Did nothing.
+    pub idle_ns: u64,
+}
+
+impl CoreTime {
+    /// What it did since an earlier reading.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            processes_ns: self.processes_ns.saturating_sub(earlier.processes_ns),
+            interrupts_ns: self.interrupts_ns.saturating_sub(earlier.interrupts_ns),
+            idle_ns: self.idle_ns.saturating_sub(earlier.idle_ns),
+        }
+    }
+
+    /// The time of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            processes_ns: self.processes_ns + other.processes_ns,
+            interrupts_ns: self.interrupts_ns + other.interrupts_ns,
+            idle_ns: self.idle_ns + other.idle_ns,
+        }
+    }
+
+    /// The share of the time that it was not idle.
+    #[must_use]
+    pub fn busy_share(self) -> f64 {
+        let busy = self.processes_ns + self.interrupts_ns;
+        ratio(busy as f64, (busy + self.idle_ns) as f64)
+    }
+}
+
+/// What every core did, by its number.
 ///
 /// # Errors
 /// If the system does not tell.
-pub fn machine_busy_ns() -> Result<u64, LoadError> {
+pub fn core_times() -> Result<Vec<(usize, CoreTime)>, LoadError> {
     let tick_ns = SECOND_NS / clock_ticks_per_second().max(1);
     fs::read_to_string("/proc/stat")
-        .and_then(|text| parse_busy(&text).ok_or_else(|| ErrorKind::InvalidData.into()))
-        .map(|ticks| ticks * tick_ns)
+        .map(|text| text.lines().filter_map(|line| parse_core(line, tick_ns)).collect())
         .map_err(LoadError::system("reading /proc/stat", "mount /proc"))
 }
 
-/// Busy ticks from the first line of `/proc/stat`: user, nice, system, then, behind idle and waiting, interrupts of two
-/// kinds and what the host took.
-fn parse_busy(text: &str) -> Option<u64> {
-    let mut ticks = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-    let mut next = || ticks.next()?.parse::<u64>().ok();
-    let running = next()? + next()? + next()?;
-    let (_idle, _waiting) = (next()?, next()?);
-    Some(running + next()? + next()? + next()?)
+/// A line `cpu0 user nice system idle waiting interrupts soft-interrupts stolen …` of `/proc/stat`.
+fn parse_core(line: &str, tick_ns: u64) -> Option<(usize, CoreTime)> {
+    let mut fields = line.strip_prefix("cpu")?.split(' ');
+    let core = fields.next()?.parse().ok()?;
+    let mut next = || Some(fields.next()?.parse::<u64>().ok()? * tick_ns);
+    let processes_ns = next()? + next()? + next()?;
+    let idle_ns = next()? + next()?;
+    let interrupts_ns = next()? + next()? + next()?;
+    Some((core, CoreTime { processes_ns, interrupts_ns, idle_ns }))
 }
 
 fn sum_of_run_times(threads: Vec<PathBuf>) -> Option<u64> {
@@ -297,11 +336,16 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_is_busy_with_all_but_idling() {
-        let text = "cpu  10 20 30 4000 500 6 7 8 900 90\ncpu0 1 2 3 4\n";
-        assert_eq!(parse_busy(text), Some(10 + 20 + 30 + 6 + 7 + 8));
-        assert_eq!(parse_busy("cpu 1 2"), None);
-        assert!(machine_busy_ns().expect("told") > 0);
+    fn cores_are_told_apart_with_what_they_did() {
+        let time = CoreTime { processes_ns: 60, interrupts_ns: 20, idle_ns: 20 };
+        assert_eq!(parse_core("cpu7 1 2 3 1 1 0 1 1 900 90", 10), Some((7, time)));
+        assert!((time.busy_share() - 0.8).abs() < 1e-9);
+        assert_eq!(time.and(time).since(time), time);
+        for other in ["cpu  1 2 3 1 1 0 1 1", "intr 1 2 3", "cpu0 1 2", ""] {
+            assert_eq!(parse_core(other, 10), None, "{other}");
+        }
+        let known = core_times().expect("told");
+        assert!(cores().expect("cores").iter().all(|core| known.iter().any(|it| it.0 == *core)));
     }
 
     #[test]

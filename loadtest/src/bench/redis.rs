@@ -46,6 +46,7 @@ fn rows(server: &Path, reps: usize, quick: bool) -> Vec<Row> {
     let kept = |args: &PublishArgs| PublishArgs { history: HISTORY, ..args.clone() };
     let subscribed = PublishArgs { nodes: 2, subscribers: 1000, ..single.clone() };
     let in_mode = |mode: &str| PublishArgs { mode: Some(mode.to_owned()), ..subscribed.clone() };
+    let limited = PublishArgs { max_rate: Some(1.0), ..in_mode("latest") };
     [
         ("single", single.clone()),
         ("single, history", kept(&single)),
@@ -56,7 +57,8 @@ fn rows(server: &Path, reps: usize, quick: bool) -> Vec<Row> {
         ("single, 3 nodes", PublishArgs { nodes: 3, ..single }),
         ("all", in_mode("all")),
         ("latest", in_mode("latest")),
-        ("latest, 1 Hz", PublishArgs { max_rate: Some(1.0), ..in_mode("latest") }),
+        ("latest, 1 Hz", limited.clone()),
+        ("latest, 1 Hz, batches of 20", PublishArgs { batch: BATCH, ..limited }),
     ]
     .map(|(name, args)| Row { name, args })
     .into()
@@ -254,9 +256,13 @@ fn tables(outcomes: &[Outcome]) -> String {
         .collect();
     let receiving = receptions(outcomes).map(|(outcome, found)| received(outcome, found));
     let late: String = receptions(outcomes)
-        .flat_map(|(outcome, found)| found.receptions.iter().map(move |one| (outcome.name, one)))
-        .flat_map(|(name, one)| one.doubts.iter().map(move |doubt| (name, doubt)))
-        .map(|(name, doubt)| format!("\n*{name}*: {doubt}.\n"))
+        .flat_map(|(outcome, found)| {
+            found.receptions.iter().zip(1..).map(move |one| (outcome, one))
+        })
+        .filter(|(_, (reception, _))| !reception.doubts.is_empty())
+        .map(|(outcome, (reception, number))| {
+            format!("\n*{}*, repetition {number}: {}.\n", outcome.name, reception.doubts.join("; "))
+        })
         .collect();
     let raw = comparisons(outcomes).flat_map(|(name, found)| repetitions(name, found));
     format!(
@@ -305,7 +311,7 @@ mod tests {
             "| single | 80,000 [80,000-80,000] | 200,000 [200,000-200,000] | 0.40 [0.40-0.40]x, not reached here |",
             "| single | 1 | redis-benchmark | 200,000 | 100 % | 5.00 |",
             "| latest | 0 % of a core | 80,000 | 50,000 | 8.0 [8.0-8.0] | 1.2 [1.2-1.2] |",
-            "*latest*: late.",
+            "*latest*, repetition 1: late.",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

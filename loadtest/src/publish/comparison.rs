@@ -152,17 +152,15 @@ const REDIS: &str = "Redis";
 
 /// Whose core was full while the nodes published.
 fn limit(pairs: &[Pair], cores: &Cores) -> &'static str {
-    let median = |share: fn(&Window) -> f64| {
-        Spread::of(pairs.iter().map(|pair| share(&pair.gateway)).collect()).median
+    let is_full = |share: fn(&Window) -> f64| {
+        Spread::of(pairs.iter().map(|pair| share(&pair.gateway)).collect()).median >= FULL
     };
-    let (nodes, generator) = (median(Window::nodes_share), median(Window::generator_share));
-    if median(Window::redis_share) >= FULL {
+    if is_full(Window::redis_share) {
         REDIS
-    } else if cores.nodes == [cores.generator] && nodes + generator >= FULL {
-        "nodes and generator, on one core"
-    } else if nodes >= FULL * cores.nodes.len() as f64 {
-        "nodes"
-    } else if generator >= FULL {
+    } else if is_full(|window| window.nodes_cores) {
+        let is_shared = cores.nodes.contains(&cores.generator);
+        if is_shared { "nodes and generator, on one core" } else { "nodes" }
+    } else if is_full(|window| window.generator_core) {
         "generator"
     } else {
         "nobody's core: too few requests under way"

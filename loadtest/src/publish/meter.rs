@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Cores};
 use super::redis::{Calls, Redis};
 use crate::error::LoadError;
-use crate::proc::{Process, machine_busy_ns};
+use crate::proc::{CoreTime, Process, core_times};
 use crate::units::{nanos, ratio, seconds};
 
 /// Share of a core that others may take before a result is doubted.
@@ -20,7 +20,11 @@ pub(super) struct Edge {
     redis_ns: u64,
     nodes_ns: Vec<u64>,
     generator_ns: u64,
-    machine_ns: u64,
+    /// All cores together.
+    machine: CoreTime,
+    /// The nodes' cores together.
+    nodes_cores: CoreTime,
+    generator_core: CoreTime,
     calls: Calls,
 }
 
@@ -30,6 +34,7 @@ pub(super) struct Meter {
     redis: Redis,
     redis_process: Process,
     nodes: Vec<Process>,
+    cores: Cores,
 }
 
 impl Meter {
@@ -38,6 +43,7 @@ impl Meter {
             redis: cluster.redis()?,
             redis_process: cluster.redis_process(),
             nodes: cluster.node_processes(),
+            cores: cluster.cores.clone(),
         })
     }
 
@@ -50,12 +56,19 @@ impl Meter {
     /// Reads an edge without asking anything of Redis.
     pub(super) fn read_cpu(&self, generator: Process) -> Result<Edge, LoadError> {
         let cpu = |process: &Process| process.cpu().map(|cpu| cpu.total_ns);
+        let times = core_times()?;
+        let of = |wanted: &dyn Fn(usize) -> bool| {
+            let wanted = times.iter().filter(|(core, _)| wanted(*core));
+            wanted.fold(CoreTime::default(), |sum, (_, time)| sum.and(*time))
+        };
         Ok(Edge {
             calls: Calls::default(),
             redis_ns: cpu(&self.redis_process)?,
             nodes_ns: self.nodes.iter().map(cpu).collect::<Result<_, _>>()?,
             generator_ns: cpu(&generator)?,
-            machine_ns: machine_busy_ns()?,
+            machine: of(&|_| true),
+            nodes_cores: of(&|core| self.cores.nodes.contains(&core)),
+            generator_core: of(&|core| core == self.cores.generator),
             at: Instant::now(),
         })
     }
@@ -84,8 +97,12 @@ pub struct Window {
     pub nodes_ns: Vec<u64>,
     /// CPU time of whoever made the load, in nanoseconds.
     pub generator_ns: u64,
-    /// CPU time that everything else on this machine took, in nanoseconds.
+    /// CPU time of all other processes on this machine, in nanoseconds.
     pub others_ns: u64,
+    /// The share of the time that the nodes' cores were busy, with interrupts and with whoever shares them.
+    pub nodes_cores: f64,
+    /// The same of the generator's core.
+    pub generator_core: f64,
     /// Scripts that Redis ran.
     pub script_calls: u64,
     /// Messages that Redis was given to fan out.
@@ -102,14 +119,16 @@ impl Window {
         let nodes = closing.nodes_ns.iter().zip(&opening.nodes_ns);
         let used =
             |edge: &Edge| edge.redis_ns + edge.nodes_ns.iter().sum::<u64>() + edge.generator_ns;
-        let machine_ns = closing.machine_ns.saturating_sub(opening.machine_ns);
+        let processes_ns = closing.machine.since(opening.machine).processes_ns;
         Self {
-            others_ns: machine_ns.saturating_sub(used(closing).saturating_sub(used(opening))),
+            others_ns: processes_ns.saturating_sub(used(closing).saturating_sub(used(opening))),
             publications,
             length_ns: nanos(closing.at.duration_since(opening.at)),
             redis_ns: closing.redis_ns.saturating_sub(opening.redis_ns),
             nodes_ns: nodes.map(|(end, begin)| end.saturating_sub(*begin)).collect(),
             generator_ns: closing.generator_ns.saturating_sub(opening.generator_ns),
+            nodes_cores: closing.nodes_cores.since(opening.nodes_cores).busy_share(),
+            generator_core: closing.generator_core.since(opening.generator_core).busy_share(),
             script_calls: calls.scripts,
             messages: calls.messages,
             failed: calls.failed,
@@ -147,7 +166,7 @@ impl Window {
         self.share(self.generator_ns)
     }
 
-    /// The share of a core that everything else on this machine took.
+    /// The share of a core that all other processes on this machine took.
     #[must_use]
     pub fn others_share(&self) -> f64 {
         self.share(self.others_ns)
@@ -206,6 +225,8 @@ pub(super) mod tests {
             nodes_ns: vec![publications * node_us * 1000, 0],
             generator_ns: SECOND_NS / 4,
             others_ns: SECOND_NS / 50,
+            nodes_cores: (publications * node_us * 1000) as f64 / SECOND_NS as f64 + 0.25,
+            generator_core: 0.25,
             script_calls: publications / 2,
             messages: publications,
             failed: 0,
@@ -236,12 +257,14 @@ pub(super) mod tests {
 
     #[test]
     fn what_nobody_here_used_was_used_by_others() {
-        let edge = |redis_ns, node_ns, machine_ns| Edge {
+        let edge = |redis_ns, node_ns, processes_ns| Edge {
             at: Instant::now(),
             redis_ns,
             nodes_ns: vec![node_ns],
             generator_ns: 7,
-            machine_ns,
+            machine: CoreTime { processes_ns, ..CoreTime::default() },
+            nodes_cores: CoreTime::default(),
+            generator_core: CoreTime::default(),
             calls: Calls::default(),
         };
         let between = |opening, closing| Window::between(&opening, &closing, 0).others_ns;

@@ -16,7 +16,6 @@ mod exposition;
 mod oracle;
 #[path = "../support/port.rs"]
 mod port;
-#[expect(dead_code, reason = "made for servers that end and come back")]
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/program.rs"]
