@@ -53,10 +53,25 @@ impl Admin {
         !self.ask::<Vec<String>>(&["PUBSUB", "CHANNELS", pattern]).is_empty()
     }
 
+    /// The key of this kind that belongs to the topic.
+    pub(crate) fn key(&self, kind: &str, topic: &str) -> String {
+        let keys: Vec<String> = self.ask(&["KEYS", &format!("*:{kind}:{topic}")]);
+        let [key] = &keys[..] else { panic!("{topic} has the keys {keys:?}") };
+        key.clone()
+    }
+
+    /// Puts something into the place of a list or a hash with which nothing can be done.
+    pub(crate) fn replace(&self, key: &str) {
+        self.ask::<()>(&["SET", key, "something else"]);
+    }
+
+    pub(crate) fn remove(&self, key: &str) {
+        self.ask::<()>(&["DEL", key]);
+    }
+
     /// Makes it look as if another Redis had written the state of the topic.
     pub(crate) fn estrange(&self, topic: &str) {
-        let keys: Vec<String> = self.ask(&["KEYS", &format!("*:t:{topic}")]);
-        let [key] = &keys[..] else { panic!("{topic} has the keys {keys:?}") };
+        let key = &self.key("t", topic);
         let mut state: HashMap<String, String> = self.ask(&["HGETALL", key]);
         state.remove("v");
         for (id, state) in state {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tickcast_broker::redis::{RedisBroker, RedisOptions, TlsFiles};
 use tickcast_broker::{
-    Broker as _, HistoryRequest, Inbound, PublishItem, Published, ReadRequest, Retention,
+    Broker as _, HistoryRequest, Inbound, PublishError, PublishItem, Published, ReadRequest,
+    Retention,
 };
 use tickcast_protocol::{Position, Publication, Topic};
 
@@ -50,8 +51,8 @@ impl Trial {
     /// Does all the work; the error names the part that cannot be done. The nodes go on with what they do by themselves.
     pub(crate) async fn run(&self) -> Result<[Node; 2], String> {
         let (here, there) = (self.node(), self.node());
-        let topic = |name: &str| Topic::new(&format!("{}.{name}", self.user)).unwrap();
-        let (plain, kept, lost) = (topic("plain"), topic("kept"), topic("lost"));
+        let topic = |name| Topic::new(&format!("{}.{name}", self.user)).unwrap();
+        let [plain, kept, lost] = ["plain", "kept", "lost"].map(topic);
         let topics = vec![plain.clone(), kept.clone(), lost.clone()];
         // What is wanted before there is a link is compared with it, so that no audit must be waited for.
         let _no_link_yet = there.broker.subscribe(topics.clone()).await;
@@ -62,6 +63,7 @@ impl Trial {
         here.publish(vec![item(&lost, NO_HISTORY)]).await?;
         self.admin.estrange(lost.as_str());
         here.publish(vec![item(&lost, NO_HISTORY)]).await?;
+        self.publish_in_vain(&here, &topic("failed")).await?;
         let [(plain_last, _), (kept_last, history), (lost_last, _)] =
             [here.read(&plain).await?, here.read(&kept).await?, here.read(&lost).await?];
         assert_eq!((plain_last, lost_last), (MANY as u64 + 2, 2));
@@ -78,6 +80,19 @@ impl Trial {
         let channels = format!("*:c:{}.*", self.user);
         self.wait("an end of the subscriptions", || !self.admin.has_subscribers(&channels)).await?;
         Ok([here, there])
+    }
+
+    /// The key of what failed half-way is not remembered: the next attempt is a new publication.
+    async fn publish_in_vain(&self, node: &Node, topic: &Topic) -> Result<(), String> {
+        node.publish(vec![item(topic, HISTORY)]).await?;
+        let history = self.admin.key("h", topic.as_str());
+        self.admin.replace(&history);
+        let with_key = vec![PublishItem { key: Some("key".to_owned()), ..item(topic, HISTORY) }];
+        let failed = node.broker.publish(with_key.clone()).await;
+        assert_eq!(failed, [Err(PublishError::OutcomeUnknown)]);
+        self.admin.remove(&history);
+        let published = node.publish(with_key).await?;
+        if published[0].duplicate { Err("a key that is free again".to_owned()) } else { Ok(()) }
     }
 
     fn node(&self) -> Node {
