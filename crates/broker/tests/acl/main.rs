@@ -18,6 +18,9 @@ mod trial;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tickcast_broker::redis::TlsFiles;
+use tickcast_broker::redis::inspect::inspect;
+
 use self::admin::Admin;
 use self::trial::{Trial, eventually};
 
@@ -82,6 +85,22 @@ async fn a_node_needs_each_command() {
         trials.spawn(async move { check(command, &trial).await });
     }
     trials.join_all().await;
+}
+
+/// What `tickcast doctor` looks for is what the manual allows. It need not try what a connection cannot do without.
+#[tokio::test]
+async fn the_doctor_looks_for_the_same_commands() {
+    let admin = Arc::new(Admin::start());
+    let rule = Rule::of_the_manual();
+    let trial = rule.trial(&admin, None);
+    let url = admin.url(&trial.user, rule.secret).parse().unwrap();
+    let facts = inspect(&url, &TlsFiles::default(), "tickcast").await.unwrap();
+    let refused: Vec<_> = facts.permissions.iter().filter(|p| p.refusal.is_some()).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let tried: BTreeSet<_> =
+        facts.permissions.iter().map(|permission| permission.command).collect();
+    let untried: Vec<_> = rule.commands().difference(&tried).copied().collect();
+    assert_eq!(untried, ["client|id", "client|setname", "select"]);
 }
 
 /// That a node misses the command, and whether it can do its work all the same.

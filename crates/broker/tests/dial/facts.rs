@@ -124,7 +124,7 @@ async fn of_a_server_that_forbids_most() {
 
     let facts = at("tickcast").await;
     let refused = refused(&facts);
-    for command in ["subscribe", "publish", "evalsha", "eval", "hmget"] {
+    for command in ["subscribe", "publish", "evalsha", "eval", "hget"] {
         assert!(refused.contains(&command), "{command}: {refused:?}");
     }
     let info = Permission { command: "info", refusal: None };
