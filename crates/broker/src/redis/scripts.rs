@@ -1,6 +1,7 @@
 //! The scripts that Redis runs: their texts, what they are given, and what they reply.
 //!
-//! What a script does, and how its arguments lie, is written at its top. Every script begins with `fence.lua`.
+//! What a script does, and how its arguments lie, is written at its top. Every script begins with `fence.lua`,
+//! and those that do not publish go on with `settle.lua`.
 //! They run on Redis 6.2 and later.
 
 use std::str::Split;
@@ -14,16 +15,16 @@ use super::envelope::{EnvelopeError, Record, clock, parse_position};
 use crate::{HistoryRequest, ReadRequest, Retention};
 
 macro_rules! script {
-    ($name:literal) => {
+    ($($name:literal),+) => {
         LazyLock::new(|| {
-            Script::new(concat!(include_str!("scripts/fence.lua"), include_str!($name)))
+            Script::new(concat!(include_str!("scripts/fence.lua"), $(include_str!($name)),+))
         })
     };
 }
 
 pub(crate) static PUBLISH: LazyLock<Script> = script!("scripts/publish.lua");
-pub(crate) static READ: LazyLock<Script> = script!("scripts/read.lua");
-pub(crate) static COMPARE: LazyLock<Script> = script!("scripts/compare.lua");
+pub(crate) static READ: LazyLock<Script> = script!("scripts/settle.lua", "scripts/read.lua");
+pub(crate) static COMPARE: LazyLock<Script> = script!("scripts/settle.lua", "scripts/compare.lua");
 
 /// Items of one run; the script writes their number as one digit of a kind.
 pub(crate) const RUN_ITEMS_MAX: usize = 64;

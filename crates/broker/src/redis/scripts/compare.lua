@@ -12,19 +12,7 @@
 -- Replies with the true replication id, if it was looked up.
 
 local function position(key)
-  local state = call('HGET', key, caller)
-  if not (state and string.find(state, STATE)) then
-    local id, replaced
-    id, state, replaced = find(key)
-    if replaced or not state then
-      state = state or ARGV[2] .. ' 0'
-      call('HSET', key, id, state)
-    end
-    if replaced then
-      call('HDEL', key, unpack(replaced))
-    end
-  end
-  local epoch, offset = string.match(state, STATE)
+  local epoch, offset = string.match(settle(key, true), STATE)
   -- A Redis that takes no writes at the moment can still be compared with. To look first spares replicas a command.
   local lives = tonumber(offset == '0' and ARGV[4] or ARGV[3])
   if call('TTL', key) < lives / 2 then

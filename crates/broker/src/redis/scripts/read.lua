@@ -13,20 +13,9 @@
 -- The caller sorts out entries that are too old or do not belong together.
 
 local key, create = KEYS[1], ARGV[5] == '1'
-local state = call('HGET', key, caller)
-if not (state and string.find(state, STATE)) then
-  local id, replaced
-  id, state, replaced = find(key)
-  if not state and not create then
-    return { true_id }
-  end
-  if replaced or not state then
-    state = state or ARGV[2] .. ' 0'
-    call('HSET', key, id, state)
-  end
-  if replaced then
-    call('HDEL', key, unpack(replaced))
-  end
+local state = settle(key, create)
+if not state then
+  return { true_id }
 end
 
 local offset, bytes = select(2, string.match(state, STATE))
