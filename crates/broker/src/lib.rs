@@ -183,6 +183,10 @@ pub struct BrokerStats {
 /// What a link to a broker outside the node has done, and how it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkStats {
+    /// Attempts to connect that succeeded.
+    pub connects: u64,
+    /// Attempts to connect that failed.
+    pub connects_failed: u64,
     /// Connections made after the first two.
     pub reconnects: u64,
     /// Since the newest echo of a probe; none if there was none yet.

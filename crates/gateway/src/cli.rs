@@ -28,7 +28,7 @@ use crate::config::{Flags, Secret};
     version,
     about = "A pub/sub gateway for live tickers.",
     long_about = "A pub/sub gateway for live tickers.\n\nWithout a command it runs `dev`: a node on this machine with a live demo feed.",
-    after_help = "Environment: TICKCAST__SECTION__KEY sets any setting (see docs/config.md), NO_COLOR turns colors off."
+    after_help = "Environment: TICKCAST__SECTION__KEY sets any setting (see docs/reference/configuration.md), NO_COLOR turns colors off."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -184,6 +184,10 @@ pub struct ClientArgs {
         value_name = "URL"
     )]
     pub url: Target,
+
+    /// The key to present, for a gateway that asks for one. As a flag it is seen by every user of this machine, so better put it into the environment
+    #[arg(long, env = "TICKCAST__CLIENT__KEY", hide_env_values = true, value_name = "KEY")]
+    pub key: Option<Secret>,
 }
 
 /// Flags of `pub`.
@@ -196,13 +200,14 @@ Examples:
 
 Every publication carries an idempotency key, so a retry after a lost answer never publishes twice.
 Publications of one topic keep their order; those of different topics may overtake each other.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PublishArgs {
     /// Where to publish.
     #[command(flatten)]
     pub client: ClientArgs,
 
-    /// The topic; left out with --file
-    #[arg(value_parser = topic, required_unless_present = "file", conflicts_with = "file")]
+    /// The topic; left out with --file and --demo
+    #[arg(value_parser = topic, required_unless_present_any = ["file", "demo"], conflicts_with_all = ["file", "demo"])]
     pub topic: Option<Topic>,
 
     /// The payload; without it every line of standard input is one
@@ -213,8 +218,12 @@ pub struct PublishArgs {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
+    /// Publish the live demo feed of `tickcast dev`, without end
+    #[arg(long, conflicts_with_all = ["file", "rate"])]
+    pub demo: bool,
+
     /// Publish payloads as JSON strings instead of reading them as JSON
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, conflicts_with_all = ["file", "demo"])]
     pub string: bool,
 
     /// Publications per second at most; lateness is caught up
@@ -223,7 +232,7 @@ pub struct PublishArgs {
 
     /// Idempotency key of a single payload [default: random]
     #[arg(long, value_name = "KEY", requires = "payload")]
-    pub key: Option<String>,
+    pub idempotency_key: Option<String>,
 
     /// Requests in flight at once, each with publications of its own topics
     #[arg(
@@ -247,7 +256,8 @@ Examples:
   tickcast sub stocks.AAPL --mode latest --max-rate 2 --latency
   tickcast sub stocks.AAPL --since k3f9:1042 --json
 
-It reconnects by itself and resumes where it was. Gaps, resets and the like are told on standard error.")]
+It reconnects by itself and resumes where it was; a node that goes away is left without missing anything.
+Gaps, resets and the like are told on standard error.")]
 pub struct SubscribeArgs {
     /// Where to subscribe.
     #[command(flatten)]
@@ -463,8 +473,11 @@ mod tests {
             "tickcast pub a*",
             "tickcast pub --file x a",
             "tickcast pub --file x --string",
+            "tickcast pub --demo a",
+            "tickcast pub --demo --file x",
+            "tickcast pub --demo --rate 5",
             "tickcast pub a --rate 0",
-            "tickcast pub a --key k",
+            "tickcast pub a --idempotency-key k",
             "tickcast pub a --in-flight 0",
             "tickcast sub",
             "tickcast sub a/../b",
@@ -485,9 +498,24 @@ mod tests {
             Ok(Command::Sub(args)) => args.check().is_ok(),
             other => panic!("{line}: {other:?}"),
         };
+        assert!(matches!(parse("tickcast pub --demo"), Ok(Command::Pub(args)) if args.demo));
         assert!(check("tickcast sub a --since k3f9:1 --max-rate 2 --mode latest"));
         assert!(!check("tickcast sub a b --since k3f9:1"));
         assert!(!check("tickcast sub a --max-rate 2 --mode all"));
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let Ok(Command::Sub(args)) = parse("tickcast sub a --key tck_hunter2") else {
+            panic!("sub")
+        };
+        let target = args.client.target().unwrap();
+        for shown in [format!("{args:?}"), format!("{target:?}"), target.to_string()] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let mut args = args.client;
+        args.key = Some(Secret::new("a\nb"));
+        assert!(matches!(args.target(), Err(Failure::Usage(_))));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! An unknown key, a wrong type and a value out of bounds are errors, and all of them are reported together.
 //! Nothing here touches the network.
 
+pub(crate) mod access;
 mod check;
+mod list;
+mod live;
 mod redis;
 mod reference;
 mod report;
@@ -24,6 +27,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tickcast_protocol::Mode;
 use toml::{Table, Value};
 
+pub use access::{AccessKey, KeyHash, KeyName, Right, Rights, SubscribeRule};
+pub(crate) use live::Live;
 pub use reference::reference_markdown;
 pub use report::{ConfigErrors, Origin, Problem, Warning};
 pub use secret::Secret;
@@ -49,6 +54,8 @@ pub struct Config {
     pub cors: Cors,
     /// Who may connect.
     pub access: Access,
+    /// How a node stops.
+    pub drain: Drain,
     /// The node's registry and fan-out.
     pub hub: Hub,
     /// What carries publications between nodes and keeps what topics retain.
@@ -64,11 +71,11 @@ section! {
     "server" Server
 
     /// Address of the public listener: HTTP API and WebSocket.
-    /// An address that is not loopback needs `server.insecure`, because this version has no access control of its own.
+    /// An address that is not loopback needs keys (`[[access.key]]`), or `server.insecure`: without keys everybody may publish.
     listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
 
-    /// Address of the admin listener: metrics, health, admin actions.
-    /// An address that is not loopback needs `server.insecure`.
+    /// Address of the admin listener: metrics and health, for everybody who reaches it, and the routes under `/admin/`.
+    /// On an address that is not loopback those need a key with the right `admin`.
     admin_listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
 
     /// Worker threads. Each owns its connections; 0 means one per core.
@@ -78,10 +85,11 @@ section! {
     /// One more is answered with 503 `too_many_connections` and closed. An idle one takes about 130 bytes of the node's memory on a shared topic, below 1 KiB with a topic of its own.
     max_connections: usize = 0, in 0..=10_000_000;
 
-    /// Time for a stopping node to tell its clients, answer what was asked and close. Whatever is still open after it is cut.
-    shutdown_timeout: Duration = Duration::from_secs(10), in Duration::ZERO..=Duration::from_secs(3600);
+    /// Connections per second that are let in, each with its handshake and its subscriptions; 0 means 2,000 per worker.
+    /// When many come at once they wait their turn in the order in which they came, so that the clients which are already there notice nothing.
+    accept_rate: usize = 0, in 0..=1_000_000;
 
-    /// Allows listening on addresses that are not loopback although anyone who can reach them may publish and subscribe.
+    /// Allows `server.listen` on an address that is not loopback without keys, although anyone who can reach it may publish.
     /// Set it when a firewall or a proxy in front decides who gets through.
     insecure: bool = false;
 }
@@ -140,7 +148,12 @@ section! {
     /// Time after which sent but unacknowledged data closes a connection (`TCP_USER_TIMEOUT`): it finds dead peers.
     user_timeout: Duration = Duration::from_secs(20), in Duration::from_secs(1)..=Duration::from_secs(600);
 
+    /// Age at which a connection is asked to connect anew, a tenth more or less, so that load evens out over the nodes after a deploy. 0 means never.
+    /// Clients that follow `goaway` miss nothing; others are closed with 1012.
+    max_age: Duration = Duration::ZERO, in Duration::ZERO..=Duration::from_secs(7 * 86_400);
+
     /// Allows clients to publish over WebSocket. Otherwise `publish` is answered with `forbidden`.
+    /// With keys it has no meaning: then the key decides.
     publish: bool = false;
 }
 
@@ -154,12 +167,39 @@ section! {
 }
 
 section! {
-    /// Who may connect.
+    /// Who may connect, and what for. Without keys everybody may publish; with keys publishing needs one with the right for the topic.
     "access" Access
 
     /// Origins whose pages may open WebSocket connections, such as `https://example.com`.
     /// Empty, or `*`: any. A request without an `Origin` header does not come from a page and is always taken.
     origins: Vec<String> = Vec::new();
+
+    /// A TOML file with more `[[access.key]]` tables and nothing else, for keys that are kept apart from the other settings. It is read again with each reload.
+    /// At least one key must be in it. Relative to the folder in which the node was started.
+    keys_file: PathBuf = PathBuf::new();
+
+    sections
+
+    /// The keys, those of the file too.
+    #[serde(rename = "key", skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<AccessKey>,
+}
+
+section! {
+    /// How a node stops when it is told to (SIGTERM, `tickcast drain`) so that no client that resumes misses anything.
+    /// A second signal ends the waiting.
+    "drain" Drain
+
+    /// First the node says that it is not ready and goes on serving for this long, so that load balancers stop sending clients here.
+    /// Longer than their health checks need to notice.
+    delay: Duration = Duration::from_secs(5), in Duration::ZERO..=Duration::from_secs(600);
+
+    /// Then clients are sent to other nodes, at most that many per second, so that those are not overrun.
+    /// The rate rises if the time until `timeout` would not be enough.
+    rate: usize = 1000, in 1..=1_000_000;
+
+    /// Time for all of it. Whatever is still open after it is cut. Keep it below what ends the process from outside (`TimeoutStopSec`, `terminationGracePeriodSeconds`).
+    timeout: Duration = Duration::from_secs(45), in Duration::ZERO..=Duration::from_secs(3600);
 }
 
 section! {
@@ -257,6 +297,9 @@ section! {
     /// Keeps the last value, so that a new subscriber and a plain `GET` get it at once.
     retain_value: bool = true;
 
+    /// Who may subscribe to and read topics. `open`: everybody. `closed`: whoever has a key with the right `subscribe` for them.
+    subscribe: SubscribeRule = SubscribeRule::Open;
+
     /// Publications kept per topic for resuming and slow clients. At the bound the oldest goes; 0 keeps none.
     history: usize = 1000, in 0..=1_000_000;
 
@@ -292,10 +335,7 @@ pub struct TopicPattern {
 impl TopicPattern {
     /// Does this pattern speak about the topic?
     pub fn matches(&self, topic: &str) -> bool {
-        match self.matches.strip_suffix('*') {
-            Some(prefix) => topic.starts_with(prefix),
-            None => topic == self.matches,
-        }
+        access::pattern_matches(&self.matches, topic)
     }
 }
 
@@ -304,6 +344,12 @@ impl Topics {
     pub fn for_topic(&self, topic: &str) -> TopicOptions {
         let pattern = self.patterns.iter().find(|pattern| pattern.matches(topic));
         pattern.map_or(self.defaults, |pattern| pattern.options)
+    }
+
+    /// Whether any topic is closed.
+    pub(crate) fn has_closed(&self) -> bool {
+        let mut all = self.patterns.iter().map(|pattern| pattern.options).chain([self.defaults]);
+        all.any(|options| options.subscribe == SubscribeRule::Closed)
     }
 }
 
@@ -357,6 +403,7 @@ const SECTIONS: &[Section] = &[
     Websocket::SECTION,
     Cors::SECTION,
     Access::SECTION,
+    Drain::SECTION,
     Hub::SECTION,
     Broker::SECTION,
     RedisBroker::SECTION,
@@ -388,6 +435,7 @@ impl Config {
         }
         sources.add_env(env);
         sources.add_flags(flags);
+        sources.add_keys_file();
         let (mut config, origins, mut problems) = sources.resolve();
         problems.extend(redis::read_url_file(&mut config.broker.redis, &origins));
 

@@ -1,4 +1,4 @@
-//! The live demo feed of `tickcast dev`, and the page that it prints.
+//! The live demo feed of `tickcast dev` and `tickcast pub --demo`, and the page that `dev` prints.
 //!
 //! [`Feed`] is a pure generator: a seed in, an endless, repeatable run of updates with delays out. The caller sleeps and
 //! publishes, through the same door as everybody else. Rates follow measurements of real feeds: a flat head of busy
@@ -6,6 +6,7 @@
 //! Prices and results are invented.
 
 mod basketball;
+mod lines;
 mod stocks;
 mod tennis;
 mod welcome;
@@ -19,6 +20,7 @@ use basketball::Basketball;
 use stocks::Stocks;
 use tennis::Tennis;
 
+pub use lines::Lines;
 pub use welcome::{Welcome, program};
 
 /// Matches run that much faster than real ones, so that somebody who looks for a minute sees them move.

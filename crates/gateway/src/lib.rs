@@ -12,6 +12,8 @@ pub mod demo;
 pub mod logging;
 pub mod rlimit;
 
+#[allow(unused, clippy::allow_attributes, reason = "TEMP")]
+mod access;
 mod admin;
 mod api;
 mod metrics;

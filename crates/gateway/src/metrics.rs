@@ -3,10 +3,11 @@
 //! Workers count in plain numbers of their own and copy them to their cell once per turn; a scrape adds the cells up.
 //! So nothing is shared, hashed or locked per delivery. Requests and publishes are counted where they happen, in
 //! [`events`]. A scrape takes one [`snapshot`], and the [`table`] says how every metric is read from it: the exposition
-//! and `docs/metrics.md` both come from that table.
+//! and `docs/reference/metrics.md` both come from that table.
 //!
 //! No label ever holds a topic, an address or anything else that a client chose.
 
+mod buckets;
 mod events;
 mod exposition;
 #[cfg(test)]
@@ -15,9 +16,10 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
@@ -25,8 +27,11 @@ use parking_lot::Mutex;
 use tickcast_broker::{PublishError, Published};
 use tickcast_hub::{Counters, Inbox};
 
+pub(crate) use self::events::AuthFailure;
+pub(crate) use self::events::BrokerCall;
 use self::events::Events;
 use self::snapshot::Snapshot;
+use self::threads::Times;
 use crate::node::Node;
 use crate::router::Route;
 
@@ -55,6 +60,7 @@ use label_values;
 
 label_values! {
     /// Why a connection ended.
+    #[allow(unused, clippy::allow_attributes, reason = "TEMP")]
     pub(crate) enum CloseReason {
         /// The client closed it.
         Client => "client",
@@ -66,6 +72,12 @@ label_values! {
         SlowConsumer => "slow_consumer",
         /// A frame broke the protocol.
         ProtocolError => "protocol_error",
+        /// It presented too many wrong keys.
+        Unauthorized => "unauthorized",
+        /// It held a topic that it may not subscribe to any more.
+        AccessChanged => "access_changed",
+        /// Its key is not valid any more.
+        KeyRevoked => "key_revoked",
         /// The node stopped.
         Drain => "drain",
         /// The node has a bug: serving it panicked.
@@ -76,6 +88,10 @@ label_values! {
 /// Upper bounds of the latency buckets, in milliseconds. Publishing times come in whole milliseconds.
 pub(crate) const LATENCY_BUCKETS_MS: [u64; 13] =
     [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
+/// Upper bounds of the buckets of a turn's duration, in microseconds.
+pub(crate) const TURN_BUCKETS_US: [u64; 11] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 250_000, 1_000_000];
 
 /// What one worker has done since it started, and what it holds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,19 +126,47 @@ pub(crate) struct WorkerCounters {
     pub(crate) latency: [u64; LATENCY_BUCKETS_MS.len() + 1],
     /// The sum of those times, in milliseconds.
     pub(crate) latency_sum_ms: u64,
+    /// Bytes that wait for full sockets, as of the last second.
+    pub(crate) pending_bytes: u64,
+    /// Turns by their duration, per bucket, the last for more.
+    pub(crate) turns: [u64; TURN_BUCKETS_US.len() + 1],
+    /// The sum of those durations, in microseconds.
+    pub(crate) turns_sum_us: u64,
+}
+
+impl WorkerCounters {
+    /// Counts a turn.
+    pub(crate) fn observe_turn(&mut self, elapsed: Duration) {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.turns[TURN_BUCKETS_US.partition_point(|bound| *bound < micros)] += 1;
+        self.turns_sum_us = self.turns_sum_us.saturating_add(micros);
+    }
 }
 
 /// Where a worker leaves its numbers for the next scrape.
 #[derive(Debug, Default)]
-pub(crate) struct WorkerCell(Mutex<WorkerCounters>);
+pub(crate) struct WorkerCell {
+    counters: Mutex<WorkerCounters>,
+    /// The worker's thread; 0 until it runs.
+    thread: AtomicI32,
+}
 
 impl WorkerCell {
     pub(crate) fn set(&self, counters: &WorkerCounters) {
-        *self.0.lock() = *counters;
+        *self.counters.lock() = *counters;
+    }
+
+    /// The calling thread is the worker.
+    pub(crate) fn set_thread(&self) {
+        self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
     }
 
     fn get(&self) -> WorkerCounters {
-        *self.0.lock()
+        *self.counters.lock()
+    }
+
+    fn times(&self) -> Times {
+        Times::of(self.thread.load(Relaxed))
     }
 }
 
@@ -159,6 +203,36 @@ impl Metrics {
     /// Serving a connection panicked while it spoke HTTP.
     pub(crate) fn count_http_panic(&self) {
         self.events.count_http_panic();
+    }
+
+    /// Somebody was not allowed to do something.
+    pub(crate) fn count_auth_failure(&self, reason: AuthFailure) {
+        self.events.count_auth_failure(reason);
+    }
+
+    /// A WebSocket connection is open, so long after its request came.
+    pub(crate) fn observe_handshake(&self, elapsed: Duration) {
+        self.events.observe_handshake(elapsed);
+    }
+
+    /// A WebSocket connection has ended at this age, in seconds.
+    pub(crate) fn observe_age(&self, seconds: u32) {
+        self.events.observe_age(seconds);
+    }
+
+    /// A pong came back, so long after its ping.
+    pub(crate) fn observe_round_trip(&self, elapsed: Duration) {
+        self.events.observe_round_trip(elapsed);
+    }
+
+    /// The broker has answered a publish call, or had no time left to.
+    pub(crate) fn observe_broker_publish(&self, elapsed: Duration) {
+        self.events.observe_broker_publish(elapsed);
+    }
+
+    /// The broker did not do what it was called for: it could not be reached, or did not answer in time.
+    pub(crate) fn count_broker_error(&self, call: BrokerCall) {
+        self.events.count_broker_error(call);
     }
 
     /// An item was handed to the broker.

@@ -7,8 +7,9 @@ pub(crate) mod keeper;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use bytes::Bytes;
 use tickcast_broker::{
     Broker, HistoryRequest, Inbound, PublishError, PublishItem, Published, ReadError, ReadRequest,
@@ -19,8 +20,9 @@ use tickcast_protocol::{ErrorCode, Position, Publication, Topic};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::access::Access;
+use crate::config::{Config, Live};
+use crate::metrics::{BrokerCall, Metrics};
 use crate::server::Connections;
 
 /// Longest time a publisher or a reader waits for the broker.
@@ -40,7 +42,8 @@ pub(crate) struct Item {
 /// What every part of the node shares.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) config: Config,
+    pub(crate) live: Arc<Live>,
+    pub(crate) access: Access,
     pub(crate) hub: Arc<Hub>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Arc<Metrics>,
@@ -52,14 +55,20 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The configuration as it is now. What belongs together is read from one answer.
+    pub(crate) fn config(&self) -> Guard<Arc<Config>> {
+        self.live.load()
+    }
+
     /// Publishes items in order and answers in the same order.
     ///
     /// An answer that does not come within a second is `OutcomeUnknown`: the publication may still be delivered.
     pub(crate) async fn publish(&self, items: Vec<Item>) -> Vec<Result<Published, PublishError>> {
         let count = items.len();
+        let config = self.config();
         let items = items.into_iter().map(|item| {
             self.metrics.observe_payload(item.data.len());
-            let options = self.config.for_topic(item.topic.as_str());
+            let options = config.for_topic(item.topic.as_str());
             let retention = Retention {
                 value: options.retain_value,
                 history: options.history,
@@ -68,11 +77,16 @@ impl Node {
             };
             PublishItem { topic: item.topic, data: item.data, key: item.key, retention }
         });
+        let asked = Instant::now();
         let results =
             tokio::time::timeout(BROKER_TIMEOUT, self.broker.publish(items.collect())).await;
+        self.metrics.observe_broker_publish(asked.elapsed());
         let results =
             results.unwrap_or_else(|_elapsed| vec![Err(PublishError::OutcomeUnknown); count]);
         self.metrics.count_publishes(&results);
+        if results.iter().any(is_broken) {
+            self.metrics.count_broker_error(BrokerCall::Publish);
+        }
         results
     }
 
@@ -84,7 +98,11 @@ impl Node {
     ) -> Result<Option<TopicState>, ReadError> {
         let request = ReadRequest { create: false, history };
         let state = tokio::time::timeout(BROKER_TIMEOUT, self.broker.read(topic, request)).await;
-        state.unwrap_or(Err(ReadError::Unavailable(tickcast_broker::Unavailable)))
+        let state = state.unwrap_or(Err(ReadError::Unavailable(tickcast_broker::Unavailable)));
+        if let Err(ReadError::Unavailable(_)) = state {
+            self.metrics.count_broker_error(BrokerCall::Read);
+        }
+        state
     }
 
     /// Whether a publication made now would arrive.
@@ -101,6 +119,11 @@ impl Node {
     pub(crate) fn is_stopping(&self) -> bool {
         self.is_stopping.load(Relaxed)
     }
+}
+
+/// Whether the broker could not be asked, or did not answer.
+fn is_broken(result: &Result<Published, PublishError>) -> bool {
+    matches!(result, Err(PublishError::Unavailable | PublishError::OutcomeUnknown))
 }
 
 /// What a client is told when a publication was not accepted, over HTTP and WebSocket alike.
@@ -152,11 +175,11 @@ impl Inbound for Intake {
 
 /// The configuration, as the hub asks for it.
 #[derive(Debug)]
-pub(crate) struct Rules(pub(crate) Config);
+pub(crate) struct Rules(pub(crate) Arc<Live>);
 
 impl TopicRules for Rules {
     fn options(&self, topic: &str) -> TopicOptions {
-        let options = self.0.for_topic(topic);
+        let options = self.0.load().for_topic(topic);
         let without_history = options.history == 0;
         TopicOptions {
             mode: options.mode,

@@ -102,7 +102,7 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>) -> 
     let node = &context.node;
     let method = request.method().clone();
     let route = Route::of(&method, request.uri().path());
-    let grant = Grant::of(&node.config.cors.origins, request.headers());
+    let grant = Grant::of(&node.config().cors.origins, request.headers());
 
     let mut answer = if route == Route::WebSocket && method == Method::GET {
         upgrade(&context, request).unwrap_or_else(Problem::into_response)
@@ -130,7 +130,7 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>) -> 
 
 /// Hands a WebSocket over to the worker, with the subscriptions of its URL.
 fn upgrade(context: &Rc<Context>, request: Request<Incoming>) -> Result<Answer, Problem> {
-    let config = &context.node.config;
+    let config = context.node.config();
     websocket::check_origin(&config.access.origins, request.headers())?;
     let topics_max = config.limits.subscriptions_per_connection;
     let items = websocket::read_subscriptions(request.uri().query(), topics_max)?;

@@ -1,43 +1,42 @@
 //! Starts and stops a node: binds, spawns the workers, accepts, and sees everything end.
 
+mod accept;
+mod admission;
+mod peer;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tickcast_broker::{Broker, Inbound};
 use tickcast_hub::{Hub, HubLimits, Inbox};
 use tickcast_protocol::Topic;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::accept::Accepted;
+pub(crate) use self::admission::Connections;
+use crate::access::Access;
 use crate::broker::{BrokerError, Lifetime};
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::demo::Feed;
 use crate::metrics::{Metrics, WorkerCell};
 use crate::node::keeper::Keeper;
 use crate::node::{Intake, Item, Node, Rules};
-use crate::worker::{self, ACCEPTED_MAX, socket};
+use crate::worker::{self, ACCEPTED_MAX};
 use crate::{admin, broker};
 
 /// How often the hub looks at ages. What is too old stays in memory for so long at most, never for a reader.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Pause after an accept that failed, for example because all file descriptors are in use.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Connections that the kernel may complete before they are accepted: when a node is lost, all its clients come at once.
 /// The kernel takes no more than `net.core.somaxconn`.
 pub(crate) const BACKLOG: u32 = 4096;
-
-/// Connections beyond the bound that are answered at once, and the time for each.
-const REFUSALS_MAX: usize = 64;
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,46 +62,6 @@ pub enum StartError {
     /// The broker cannot be started.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-}
-
-/// Open connections of the public listener against their bound.
-#[derive(Debug)]
-pub(crate) struct Connections {
-    open: AtomicUsize,
-    max: usize,
-}
-
-impl Connections {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { open: AtomicUsize::new(0), max }
-    }
-
-    fn try_acquire(&self) -> bool {
-        let is_free = self.open.fetch_add(1, Relaxed) < self.max;
-        if !is_free {
-            self.release();
-        }
-        is_free
-    }
-
-    /// Counts a connection that is known to be allowed: one that changes from HTTP to WebSocket.
-    pub(crate) fn acquire(&self) {
-        self.open.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn release(&self) {
-        self.open.fetch_sub(1, Relaxed);
-    }
-
-    /// Open connections now.
-    pub(crate) fn open(&self) -> usize {
-        self.open.load(Relaxed)
-    }
-
-    /// The bound.
-    pub(crate) fn max(&self) -> usize {
-        self.max
-    }
 }
 
 /// Makes the broker of a node, handed what it delivers to. Tests put faults round it here.
@@ -184,7 +143,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
         tasks.spawn(sweep_hub(Arc::clone(&node.hub)));
-        tasks.spawn(accept(public, Arc::clone(&node), senders, stop.clone()));
+        tasks.spawn(accept::run(public, Arc::clone(&node), senders, stop.clone()));
         // Health and metrics stay readable while the node drains: this task ends with the others, after the workers.
         tasks.spawn(admin::serve(admin, Arc::clone(&node), CancellationToken::new()));
         Ok(Self { node, workers, tasks, stop, address, admin_address })
@@ -202,7 +161,7 @@ impl Server {
 
     /// Where the broker is, without a password: `memory` for the one inside the node.
     pub fn broker(&self) -> String {
-        broker::place(&self.node.config)
+        broker::place(&self.node.config())
     }
 
     /// Publishes a demo feed until the node stops, through the same door as every publisher.
@@ -236,7 +195,7 @@ impl Server {
     /// What is not over at the shutdown timeout is cut. Returns whether no part of the node failed.
     pub async fn stop(mut self) -> bool {
         let started = Instant::now();
-        let timeout = self.node.config.server.shutdown_timeout;
+        let timeout = self.node.config().drain.timeout;
         let connections = self.node.connections.open();
         self.node.is_stopping.store(true, Relaxed);
         self.stop.cancel();
@@ -309,9 +268,13 @@ fn build_node(
 ) -> Result<(Arc<Node>, Keeper), BrokerError> {
     let (jobs, link_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wake_jobs = Arc::clone(&jobs);
+    let connections = Arc::new(Connections::new(config.max_connections()));
+    let limits = HubLimits { log_bytes: config.hub.log_memory.bytes() };
+    let access = Access::new(&config);
+    let live = Arc::new(Live::new(config));
     let hub = Arc::new(Hub::new(
-        HubLimits { log_bytes: config.hub.log_memory.bytes() },
-        Arc::new(Rules(config.clone())),
+        limits,
+        Arc::new(Rules(Arc::clone(&live))),
         inboxes.to_vec(),
         move || wake_jobs.notify_one(),
     ));
@@ -319,9 +282,9 @@ fn build_node(
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&link_up));
     let failed = CancellationToken::new();
     let broker = make_broker(Arc::new(intake), Lifetime { stop, failed: failed.clone() })?;
-    let connections = Arc::new(Connections::new(config.max_connections()));
     let node = Node {
-        config,
+        live,
+        access,
         hub,
         broker,
         metrics,
@@ -331,63 +294,6 @@ fn build_node(
     };
     let keeper = Keeper::new(&node, jobs, link_up);
     Ok((Arc::new(node), keeper))
-}
-
-/// Accepts and hands each socket to the next worker. Round-robin, because the kernel would favour the worker that is idle
-/// at the moment, and long-lived connections would pile up there.
-async fn accept(
-    listener: TcpListener,
-    node: Arc<Node>,
-    workers: Vec<mpsc::Sender<std::net::TcpStream>>,
-    stop: CancellationToken,
-) {
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-    for worker in workers.iter().cycle() {
-        let socket = loop {
-            match stop.run_until_cancelled(listener.accept()).await {
-                None => return,
-                Some(Ok((socket, _peer))) if node.connections.try_acquire() => break socket,
-                Some(Ok((socket, _peer))) => refuse(socket, &node, &refusals),
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "accepting a connection failed; trying again in 100 ms");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        };
-        let prepared =
-            socket::prepare(&socket, &node.config.websocket).and_then(|()| socket.into_std());
-        match prepared {
-            Ok(socket) => {
-                if worker.send(socket).await.is_err() {
-                    return; // The worker has ended: so does the node.
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a connection was lost before it was served");
-                node.connections.release();
-            }
-        }
-    }
-}
-
-/// Answers a connection beyond the bound, and reads what it sends for as long as it takes the answer: a socket that is
-/// closed with something unread takes the answer back. At most so many at once; the others are just closed.
-fn refuse(mut socket: TcpStream, node: &Node, slots: &Arc<Semaphore>) {
-    node.metrics.count_refused();
-    let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { return };
-    tokio::spawn(async move {
-        let answered = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-            socket.write_all(admin::too_many_connections().as_bytes()).await?;
-            socket.shutdown().await?;
-            let mut unread = [0; 1024];
-            while socket.read(&mut unread).await? > 0 {}
-            io::Result::Ok(())
-        });
-        if let Ok(Err(error)) = answered.await {
-            tracing::debug!(%error, "a refused connection did not take its answer");
-        }
-        drop(slot);
-    });
 }
 
 async fn sweep_hub(hub: Arc<Hub>) {

@@ -17,7 +17,6 @@ mod tick;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpStream as StdTcpStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,6 +46,7 @@ use crate::api::problem::Problem;
 use crate::metrics::{LATENCY_BUCKETS_MS, WorkerCell};
 use crate::node::{Item, Node};
 use crate::router;
+use crate::server::Accepted;
 use crate::transport::websocket::handshake;
 
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
@@ -64,7 +64,7 @@ pub(crate) struct Setup {
     /// Notified when the inbox stops being empty.
     pub(crate) wake: Arc<Notify>,
     pub(crate) cell: Arc<WorkerCell>,
-    pub(crate) accepted: mpsc::Receiver<StdTcpStream>,
+    pub(crate) accepted: mpsc::Receiver<Accepted>,
     /// Cancelled when the node stops.
     pub(crate) stop: CancellationToken,
 }
@@ -92,6 +92,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
 
 async fn serve(setup: Setup) -> io::Result<()> {
     let Setup { index, node, inbox, wake, cell, mut accepted, stop } = setup;
+    cell.set_thread();
     let poller = Poller::new()?;
     let state = State::new(Arc::clone(&node), index, inbox, poller.registry()?);
     let http = http_builder(&node);
@@ -103,8 +104,8 @@ async fn serve(setup: Setup) -> io::Result<()> {
             socket = stop.run_until_cancelled(accepted.recv()) => socket.flatten(),
             ended = &mut dispatcher => return Err(io::Error::other(format!("a turn failed: {ended:?}"))),
         };
-        let Some(socket) = socket else { break };
-        context.requests.spawn_local(serve_http(Rc::clone(&context), socket));
+        let Some(accepted) = socket else { break };
+        context.requests.spawn_local(serve_http(Rc::clone(&context), accepted));
     }
     accepted.close();
     while accepted.try_recv().is_ok() {
@@ -118,7 +119,8 @@ async fn serve(setup: Setup) -> io::Result<()> {
 }
 
 fn http_builder(node: &Node) -> http1::Builder {
-    let config = &node.config.http;
+    let config = node.config();
+    let config = &config.http;
     let mut http = http1::Builder::new();
     // Without a timer hyper ignores the timeout.
     http.timer(TokioTimer::new())
@@ -129,9 +131,9 @@ fn http_builder(node: &Node) -> http1::Builder {
 }
 
 /// Serves the HTTP requests of one connection, until it ends or is upgraded.
-async fn serve_http(context: Rc<Context>, socket: StdTcpStream) {
+async fn serve_http(context: Rc<Context>, accepted: Accepted) {
     let node = Arc::clone(&context.node);
-    shielded(&node, pin!(serve_requests(context, socket))).await;
+    shielded(&node, pin!(serve_requests(context, accepted))).await;
     node.connections.release();
 }
 
@@ -142,11 +144,12 @@ async fn shielded(node: &Node, work: Pin<&mut impl Future<Output = ()>>) {
     }
 }
 
-async fn serve_requests(context: Rc<Context>, socket: StdTcpStream) {
+async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
+    let Accepted { socket, peer } = accepted;
     let socket = match TcpStream::from_std(socket) {
         Ok(socket) => TokioIo::new(socket),
         Err(error) => {
-            return tracing::warn!(%error, "an accepted socket could not be registered");
+            return tracing::warn!(%peer, %error, "an accepted socket could not be registered");
         }
     };
     let service = service_fn(|request: Request<Incoming>| {
@@ -163,7 +166,7 @@ async fn serve_requests(context: Rc<Context>, socket: StdTcpStream) {
         }
     };
     if let Err(error) = result {
-        tracing::debug!(%error, "an HTTP connection ended early");
+        tracing::debug!(%peer, %error, "an HTTP connection ended early");
     }
 }
 
@@ -209,12 +212,13 @@ impl Context {
         mut request: Request<Incoming>,
         topics: Vec<SubscribeItem>,
     ) -> Result<Response<Full<Bytes>>, Problem> {
+        let asked = Instant::now();
         let (response, on_upgrade) = handshake::accept(&mut request)?;
         drop(request);
         let context = Rc::clone(self);
         self.requests.spawn_local(async move {
             let node = Arc::clone(&context.node);
-            shielded(&node, pin!(take_over(context, on_upgrade, topics))).await;
+            shielded(&node, pin!(take_over(context, on_upgrade, topics, asked))).await;
         });
         Ok(response.map(|()| Full::default()))
     }
@@ -244,7 +248,12 @@ impl Context {
 }
 
 /// Takes an upgraded socket out of hyper and tokio and into the worker's set.
-async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, topics: Vec<SubscribeItem>) {
+async fn take_over(
+    context: Rc<Context>,
+    on_upgrade: OnUpgrade,
+    topics: Vec<SubscribeItem>,
+    asked: Instant,
+) {
     let parts = match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
         Ok(Ok(Parts { io, read_buf, .. })) => {
             io.into_inner().into_std().map(|socket| (socket, read_buf.to_vec()))
@@ -257,7 +266,10 @@ async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, topics: Vec<Subs
         context.state.borrow_mut().attach(socket, early, topics)
     });
     match attached {
-        Ok(()) => context.wake.notify_one(),
+        Ok(()) => {
+            context.node.metrics.observe_handshake(asked.elapsed());
+            context.wake.notify_one();
+        }
         Err(error) => tracing::debug!(%error, "a WebSocket connection was lost in its handshake"),
     }
 }
@@ -287,6 +299,7 @@ async fn dispatch(
         if !has_more || state.taken.len() >= TAKEN_MAX {
             observe_latency(state);
         }
+        state.counters.observe_turn(started.elapsed().saturating_sub(state.now));
         state.publish_counters();
         cell.set(&state.counters);
         if state.is_finished() {
@@ -303,7 +316,7 @@ fn turn(context: &Rc<Context>, poller: &mut Poller, started: Instant) -> io::Res
         state.stop();
     }
     let now = started.elapsed();
-    state.begin(millis(now));
+    state.begin(now);
     poller.drain(|event| state.on_event(event))?;
     // After the sockets had their say: what came while the process was held up is no silence.
     let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);

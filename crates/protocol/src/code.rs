@@ -22,8 +22,12 @@ pub enum ErrorCode {
     BatchTooLarge,
     /// The connection holds as many subscriptions as it may.
     TooManySubscriptions,
+    /// A key is needed and none was given, or what was given is not a key.
+    Unauthorized,
     /// Not allowed to do this.
     Forbidden,
+    /// The key has published as much as it may for now.
+    RateLimited,
     /// The feature exists, but this node is not set up for it.
     NotConfigured,
     /// The topic keeps no value, or has none yet.
@@ -66,7 +70,9 @@ impl ErrorCode {
             Self::PayloadTooLarge => "payload_too_large",
             Self::BatchTooLarge => "batch_too_large",
             Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
             Self::NotConfigured => "not_configured",
             Self::NoValue => "no_value",
             Self::IdempotencyConflict => "idempotency_conflict",
@@ -134,7 +140,7 @@ impl CloseCode {
     pub const PROTOCOL_ERROR: Self = Self(1002);
     /// Text that is not UTF-8.
     pub const INVALID_TEXT: Self = Self(1007);
-    /// A flood that the protocol allows but no client needs.
+    /// A flood that the protocol allows but no client needs: of fragments, of wrong keys.
     pub const POLICY: Self = Self(1008);
     /// A message larger than a command can be.
     pub const TOO_BIG: Self = Self(1009);
@@ -144,6 +150,10 @@ impl CloseCode {
     pub const SLOW_CONSUMER: Self = Self(4008);
     /// A ping was not answered.
     pub const PING_TIMEOUT: Self = Self(4009);
+    /// The operator took a right away that the connection was using.
+    pub const ACCESS_CHANGED: Self = Self(4010);
+    /// The key of the connection is not valid any more.
+    pub const KEY_REVOKED: Self = Self(4501);
 
     /// Every code that a node sends: number, reason word (also the metrics label) and what a client should do.
     pub const TABLE: &'static [(Self, &'static str, Retry)] = &[
@@ -155,6 +165,8 @@ impl CloseCode {
         (Self::RESTART, "restart", Retry::Retry),
         (Self::SLOW_CONSUMER, "slow_consumer", Retry::Retry),
         (Self::PING_TIMEOUT, "ping_timeout", Retry::Retry),
+        (Self::ACCESS_CHANGED, "access_changed", Retry::Retry),
+        (Self::KEY_REVOKED, "key_revoked", Retry::DoNotRetry),
     ];
 
     /// The code with this number.

@@ -3,6 +3,8 @@
 //! The first step reads `type` and `id` only, so that even a malformed command is answered under its id; the second
 //! reads the command's own keys strictly. Payloads stay slices of the frame: they are validated, never rebuilt.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -38,8 +40,8 @@ pub enum Command<'a> {
     },
     /// Publish through the socket.
     Publish(PublishCommand<'a>),
-    /// Present an end-user token.
-    Auth,
+    /// Present a key, whose rights the connection then has.
+    Auth(Token),
     /// Ask for a pong: browsers cannot send WebSocket pings.
     Ping,
 }
@@ -75,6 +77,23 @@ pub struct PublishCommand<'a> {
     pub data: &'a [u8],
     /// The idempotency key.
     pub key: Option<String>,
+}
+
+/// What an auth command presents. It is not shown by `Debug`, so that no log line can hold it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The text, as it came.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
 }
 
 /// Why a frame is not a command.
@@ -118,6 +137,16 @@ struct Publish<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth<'a> {
+    #[serde(rename = "type", borrow)]
+    _kind: &'a RawValue,
+    #[serde(rename = "id", borrow)]
+    _id: Option<&'a RawValue>,
+    token: String,
 }
 
 #[derive(Deserialize)]
@@ -193,7 +222,10 @@ impl<'a> Command<'a> {
                     key: body.key,
                 }))
             }
-            "auth" => Ok(Self::Auth),
+            "auth" => {
+                let body: Auth<'_> = serde_json::from_str(text).map_err(fields)?;
+                Ok(Self::Auth(Token(body.token)))
+            }
             "ping" => Ok(Self::Ping),
             _ => Err(bad(format!("`type` is {}; it is one of {COMMANDS}", shorten(kind.get())))),
         }
@@ -431,6 +463,19 @@ mod tests {
         assert!(Command::decode(&text(TOPICS_PER_COMMAND_MAX)).is_ok());
         let error = Command::decode(&text(TOPICS_PER_COMMAND_MAX + 1)).unwrap_err();
         assert_eq!((error.id, error.code), (Some(Id::Number(7)), ErrorCode::BadCommand));
+    }
+
+    #[test]
+    fn a_token_is_taken_as_it_is_and_never_shown() {
+        let (id, command) =
+            Command::decode(r#"{"type":"auth","id":3,"token":"a\u0062c"}"#).unwrap();
+        assert_eq!(id, Some(Id::Number(3)));
+        assert!(!format!("{command:?}").contains("abc"), "{command:?}");
+        let Command::Auth(token) = command else { panic!() };
+        assert_eq!(token.reveal(), "abc");
+        for text in [r#"{"type":"auth"}"#, r#"{"type":"auth","token":7}"#] {
+            assert_eq!(Command::decode(text).unwrap_err().code, ErrorCode::BadCommand, "{text}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod publication;
 mod topic;
 
 pub use code::{CloseCode, ErrorCode, GapReason, ResetReason, Retry};
-pub use command::{Command, CommandError, Id, PublishCommand, Since, SubscribeItem};
+pub use command::{Command, CommandError, Id, PublishCommand, Since, SubscribeItem, Token};
 pub use frame::{Opcode, append_frame, append_header, close_frame, text_frame};
 pub use message::{AckPosition, Rejection, ServerMessage, Subscribed};
 pub use mode::{Mode, Rate, RateError};

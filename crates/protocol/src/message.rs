@@ -68,6 +68,12 @@ pub enum ServerMessage<'a> {
         /// Why.
         reason: ResetReason,
     },
+    /// The reply to an auth command: from here on the connection has the rights of the key.
+    Authenticated {
+        /// The command's id, if it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Id>,
+    },
     /// The node's link to the broker changed.
     Status {
         /// `up` or `down`.

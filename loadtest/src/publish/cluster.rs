@@ -22,7 +22,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The node's thread that talks to Redis.
 const BROKER_THREAD: &str = "broker";
 /// Counts the publications that a node received from Redis.
-const RECEIVED: &str = "tickcast_broker_messages_received_total";
+const RECEIVED: &str = "tickcast_broker_publications_received_total";
 
 /// Who runs where. Redis has a core of its own; on two cores the nodes share the other one with the generator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -112,7 +112,7 @@ class Node:
 
     async def administrate(self, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        answer(writer, "tickcast_broker_messages_received_total %d\n" % self.received)
+        answer(writer, "tickcast_broker_publications_received_total %d\n" % self.received)
 
 
 async def publish(redis, items):

@@ -189,11 +189,13 @@ impl Driver {
         self.dials.remove(&side);
         match result {
             Ok(dialed) => {
+                self.parts.stats.lock().connects += 1;
                 self.failure = None;
                 self.open(side, generation, dialed);
                 self.link.handle(now, Event::Connected(side, generation));
             }
             Err(why) => {
+                self.parts.stats.lock().connects_failed += 1;
                 self.log_failure(now, why);
                 self.link.handle(now, Event::Lost(side, generation));
             }

@@ -25,7 +25,7 @@ use self::admin::Admin;
 use self::trial::{Trial, eventually};
 
 /// Where the rule stands.
-const MANUAL: &str = include_str!("../../../../docs/redis.md");
+const MANUAL: &str = include_str!("../../../../docs/how-to/run-on-redis.md");
 
 /// What the manual calls dispensable: without it a node only sees less of itself in Redis.
 const DISPENSABLE: [&str; 3] = ["client|setname", "client|id", "client|list"];

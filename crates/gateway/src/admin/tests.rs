@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::Config;
+use crate::access::Access;
+use crate::config::{Config, Live};
 use crate::metrics::{Metrics, WorkerCell, WorkerCounters};
 use crate::node::{Intake, Rules};
 use crate::server::Connections;
@@ -19,13 +20,15 @@ fn node() -> (Arc<Node>, Arc<WorkerCell>) {
     let cell = Arc::new(WorkerCell::default());
     let metrics = Arc::new(Metrics::new(vec![Arc::clone(&cell)], inboxes.clone()));
     let limits = HubLimits { log_bytes: config.hub.log_memory.bytes() };
-    let hub = Arc::new(Hub::new(limits, Arc::new(Rules(config.clone())), inboxes, || {}));
+    let access = Access::new(&config);
+    let live = Arc::new(Live::new(config));
+    let hub = Arc::new(Hub::new(limits, Arc::new(Rules(Arc::clone(&live))), inboxes, || {}));
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::default());
     let broker = Arc::new(MemoryBroker::new(MemoryLimits::default(), Arc::new(intake)));
     let connections = Arc::new(Connections::new(10));
     let is_stopping = AtomicBool::new(false);
     let failed = CancellationToken::new();
-    (Arc::new(Node { config, hub, broker, metrics, connections, failed, is_stopping }), cell)
+    (Arc::new(Node { live, access, hub, broker, metrics, connections, failed, is_stopping }), cell)
 }
 
 /// An admin listener, and what ends it.

@@ -18,10 +18,11 @@ use tickcast_protocol::limits::{self, KEY_BYTES_MAX, TOPIC_BYTES_MAX};
 use tickcast_protocol::{ErrorCode, Topic};
 
 use super::problem::Problem;
-use super::publish::read_key;
+use super::publish::{admit, read_key};
 use super::upload::{Bound, Upload};
 use super::{Answer, append, append_place, expect_no_query, json};
-use crate::config::Limits;
+use crate::access::{self, Denied};
+use crate::config::{Limits, Right};
 use crate::node::{Item, Node};
 
 mod elements;
@@ -35,13 +36,26 @@ pub(crate) async fn publish<B>(
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
+    let who = access::of_request(node, &parts.headers)?;
     expect_no_query(&parts.uri)?;
+    if who.is_none() && node.access.current().has_keys() {
+        return Err(Denied::MissingKey(Right::Publish).noted(&node.metrics, None).into());
+    }
     let key = read_key(&parts.headers)?;
-    let limits = &node.config.limits;
+    let config = node.config();
+    let limits = &config.limits;
     let bound = Bound { bytes: limits.batch_bytes.bytes(), code: ErrorCode::BatchTooLarge };
-    let body = upload.read(&parts.headers, bound, node.config.http.body_timeout).await?;
+    let body = upload.read(&parts.headers, bound, config.http.body_timeout).await?;
 
-    let Batch { items, fates } = Batch::read(&body, limits, key)?;
+    let Batch { items, fates } = {
+        let policy = node.access.current();
+        let judge = |topic: &Topic| {
+            let allowed = policy.may_publish(who.as_deref(), topic);
+            allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))
+        };
+        Batch::read(&body, limits, key, &judge)?
+    };
+    admit(node, who.as_deref(), items.len())?;
     let results = if items.is_empty() { Vec::new() } else { node.publish(items).await };
     Ok(report(&fates, results))
 }
@@ -88,7 +102,13 @@ struct TopicField {
 
 impl Batch {
     /// Reads a whole body. `key` is the one of the request: the item at `n` then has `key/n`.
-    fn read(body: &Bytes, limits: &Limits, key: Option<&str>) -> Result<Self, Problem> {
+    /// An item whose topic `judge` refuses is refused.
+    fn read(
+        body: &Bytes,
+        limits: &Limits,
+        key: Option<&str>,
+        judge: &dyn Fn(&Topic) -> Result<(), Denied>,
+    ) -> Result<Self, Problem> {
         let text = std::str::from_utf8(body).map_err(|error| {
             let at = error.valid_up_to();
             Problem::new(ErrorCode::BadJson, format!("the body is not UTF-8 from byte {at} on"))
@@ -98,7 +118,11 @@ impl Batch {
             if batch.fates.len() == limits.batch_items {
                 return Err(too_many(limits.batch_items));
             }
-            batch.add(raw, body, limits, key);
+            let item = read_item(raw, body, limits).and_then(|item| {
+                judge(&item.topic)?;
+                Ok(item)
+            });
+            batch.add(raw, item, key);
             Ok(())
         };
         if text.trim_start_matches(is_space).starts_with('[') {
@@ -115,8 +139,8 @@ impl Batch {
         Ok(batch)
     }
 
-    fn add(&mut self, raw: &str, body: &Bytes, limits: &Limits, key: Option<&str>) {
-        let fate = match read_item(raw, body, limits) {
+    fn add(&mut self, raw: &str, item: Result<Item, Problem>, key: Option<&str>) {
+        let fate = match item {
             Ok(mut item) => {
                 item.key = item.key.or_else(|| Some(format!("{}/{}", key?, self.fates.len())));
                 let fate = Fate::Sent(item.topic.clone());

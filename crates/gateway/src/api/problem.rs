@@ -1,13 +1,13 @@
 //! Refusals, as problem documents (RFC 9457): one table says what each error code means over HTTP.
 //!
 //! A problem says what happened (`detail`: the place and the value) and what to do about it (`hint`). Clients act on
-//! `code`, which never changes. `docs/http-api.md` holds the same table; a test keeps the two equal.
+//! `code`, which never changes. `docs/reference/http-api.md` holds the same table; a test keeps the two equal.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    SEC_WEBSOCKET_VERSION,
+    SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tickcast_broker::{PublishError, ReadError};
 use tickcast_protocol::ErrorCode;
 
 use super::Answer;
+use crate::access::Denied;
 use crate::node::error_code;
 
 /// Longest `detail`, in bytes: it may quote the client, and nobody needs a megabyte back.
@@ -27,6 +28,8 @@ pub(crate) struct Problem {
     /// As in the table, except where HTTP has a more exact one.
     status: StatusCode,
     detail: String,
+    /// Instead of what the table says for `Retry-After`, in seconds.
+    retry_after: Option<u32>,
     /// What the status demands beyond `Retry-After`.
     header: Option<(HeaderName, &'static str)>,
 }
@@ -35,7 +38,7 @@ pub(crate) struct Problem {
 struct Meaning {
     status: StatusCode,
     /// Seconds, for `Retry-After`: set where the same request may succeed later.
-    retry_after: Option<u16>,
+    retry_after: Option<u32>,
     title: &'static str,
     hint: &'static str,
 }
@@ -56,7 +59,7 @@ impl Problem {
     pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
-        Self { code, status: meaning(code).status, detail, header: None }
+        Self { code, status: meaning(code).status, detail, retry_after: None, header: None }
     }
 
     /// No route has this path.
@@ -122,7 +125,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = retry_after {
+        if let Some(seconds) = self.retry_after.or(retry_after) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some((name, value)) = self.header {
@@ -135,6 +138,19 @@ impl Problem {
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         Self::new(error_code(error), error.to_string())
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let problem = Self::new(denied.code(), denied.message());
+        match denied {
+            Denied::UnknownKey | Denied::MissingKey(_) => {
+                Self { header: Some((WWW_AUTHENTICATE, "Bearer")), ..problem }
+            }
+            Denied::RateLimited(seconds) => Self { retry_after: Some(seconds), ..problem },
+            Denied::NoRight(_) => problem,
+        }
     }
 }
 
@@ -169,8 +185,12 @@ fn meaning(code: ErrorCode) -> Meaning {
             "Split the batch, or raise `limits.batch_items` or `limits.batch_bytes`."),
         ErrorCode::TooManySubscriptions => (S::BAD_REQUEST, None, "Too many subscriptions",
             "Use more connections, or raise `limits.subscriptions_per_connection`."),
+        ErrorCode::Unauthorized => (S::UNAUTHORIZED, None, "No key, or a wrong one",
+            "Send `Authorization: Bearer <key>`; whoever operates this node makes keys with `tickcast key new`."),
         ErrorCode::Forbidden => (S::FORBIDDEN, None, "Not allowed",
-            "Ask whoever operates this node."),
+            "Ask whoever operates this node; a key has `rights` and `topics`."),
+        ErrorCode::RateLimited => (S::TOO_MANY_REQUESTS, Some(1), "Too many publications",
+            "Try again after `Retry-After`, or ask for a higher `rate` of the key."),
         ErrorCode::NotConfigured => (S::NOT_IMPLEMENTED, None, "Not configured",
             "The node must be configured for this first."),
         ErrorCode::NoValue => (S::NOT_FOUND, None, "The topic has no value",
@@ -209,6 +229,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::config::Right;
 
     /// In the order of the documentation.
     const CODES: &[ErrorCode] = &[
@@ -219,6 +240,7 @@ mod tests {
         ErrorCode::BadKey,
         ErrorCode::TooManySubscriptions,
         ErrorCode::BadHandshake,
+        ErrorCode::Unauthorized,
         ErrorCode::BadOrigin,
         ErrorCode::Forbidden,
         ErrorCode::NotFound,
@@ -229,6 +251,7 @@ mod tests {
         ErrorCode::Unsubscribed,
         ErrorCode::PayloadTooLarge,
         ErrorCode::BatchTooLarge,
+        ErrorCode::RateLimited,
         ErrorCode::NotConfigured,
         ErrorCode::Unavailable,
         ErrorCode::BrokerUnavailable,
@@ -270,9 +293,13 @@ mod tests {
         check(PublishError::Unavailable.into(), 503, RETRY_AFTER, "1");
         check(PublishError::OutcomeUnknown.into(), 503, RETRY_AFTER, "1");
         check(PublishError::Full("no room").into(), 503, RETRY_AFTER, "5");
+        check(Denied::UnknownKey.into(), 401, WWW_AUTHENTICATE, "Bearer");
+        check(Denied::MissingKey(Right::Publish).into(), 401, WWW_AUTHENTICATE, "Bearer");
+        check(Denied::RateLimited(7).into(), 429, RETRY_AFTER, "7");
         for code in CODES {
             let (status, headers, _) = parts(Problem::new(*code, ""));
-            assert_eq!(status == 503, headers.contains_key(RETRY_AFTER), "{code:?}");
+            let is_for_later = status == 503 || status == 429;
+            assert_eq!(is_for_later, headers.contains_key(RETRY_AFTER), "{code:?}");
         }
     }
 
@@ -293,7 +320,10 @@ mod tests {
         });
         let rows: String = rows.collect();
         let table = format!("| code | status | meaning | what to do |\n|---|---|---|---|\n{rows}");
-        let page = include_str!("../../../../docs/http-api.md");
-        assert!(page.contains(&table), "docs/http-api.md should hold this table:\n{table}");
+        let page = include_str!("../../../../docs/reference/http-api.md");
+        assert!(
+            page.contains(&table),
+            "docs/reference/http-api.md should hold this table:\n{table}"
+        );
     }
 }

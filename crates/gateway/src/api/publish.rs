@@ -15,6 +15,7 @@ use tickcast_protocol::limits::{self, KEY_BYTES_MAX};
 use super::problem::Problem;
 use super::upload::{Bound, Upload};
 use super::{Answer, append_place, expect_no_query, json, read_topic};
+use crate::access::{self, Denied, Key};
 use crate::node::{Item, Node};
 
 /// Names the publication, so that sending it again cannot publish it again.
@@ -33,13 +34,18 @@ pub(crate) async fn publish<B>(
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
+    let who = access::of_request(node, &parts.headers)?;
     let topic = read_topic(raw_topic)?;
     expect_no_query(&parts.uri)?;
+    let allowed = node.access.current().may_publish(who.as_deref(), &topic);
+    allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))?;
     let key = read_key(&parts.headers)?.map(str::to_owned);
-    let limit = node.config.limits.payload_bytes.bytes();
+    let config = node.config();
+    let limit = config.limits.payload_bytes.bytes();
     let bound = Bound { bytes: limit, code: ErrorCode::PayloadTooLarge };
-    let body = upload.read(&parts.headers, bound, node.config.http.body_timeout).await?;
+    let body = upload.read(&parts.headers, bound, config.http.body_timeout).await?;
     let data = read_payload(&body)?;
+    admit(node, who.as_deref(), 1)?;
 
     let results = node.publish(vec![Item { topic: topic.clone(), data, key }]).await;
     // One item has one result; without it nobody could say what became of the publication.
@@ -53,6 +59,12 @@ where
         answer.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(answer)
+}
+
+/// Takes publications from the rate of a key.
+pub(super) fn admit(node: &Node, who: Option<&Key>, publications: usize) -> Result<(), Denied> {
+    let admitted = who.map_or(Ok(()), |key| key.admit(publications));
+    admitted.map_err(|denied| denied.noted(&node.metrics, who))
 }
 
 /// Reads the idempotency key of a request.

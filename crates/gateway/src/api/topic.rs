@@ -10,12 +10,19 @@ use tickcast_protocol::{ErrorCode, Position, Publication, Topic};
 
 use super::problem::Problem;
 use super::{Answer, append, append_place, json, read_topic, text};
+use crate::access;
 use crate::node::Node;
 
 /// Reads the topic that `raw_topic` names, percent-encoded.
 pub(crate) async fn read(node: &Node, raw_topic: &str, parts: &Parts) -> Result<Answer, Problem> {
+    let who = access::of_request(node, &parts.headers)?;
     let topic = read_topic(raw_topic)?;
-    let history_max = node.config.for_topic(topic.as_str()).history;
+    let history_max = {
+        let config = node.config();
+        let allowed = node.access.current().may_subscribe(&config, who.as_deref(), &topic);
+        allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))?;
+        config.for_topic(topic.as_str()).history
+    };
     let history = read_history_option(parts.uri.query(), history_max)?;
     let request = history.map_or(HistoryRequest::None, HistoryRequest::Newest);
     let state = node.read(&topic, request).await?;

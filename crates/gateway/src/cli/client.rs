@@ -8,13 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{HOST, RETRY_AFTER, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rand::RngExt;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::{ClientArgs, Failure};
 
 /// A TCP connection to a gateway that is there is made well within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,13 +25,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The answer to a full batch of 1,000 items with topics of 200 bytes is below 300 KiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// Where a gateway is: `http://host:port`, perhaps with a path in front of `/v1`.
+/// Where a gateway is: `http://host:port`, perhaps with a path in front of `/v1`; and the key to present there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
     /// Empty, or a path without the last slash.
     base: String,
+    /// The value of `Authorization`, if there is a key; marked as sensitive, so that it is never shown.
+    bearer: Option<HeaderValue>,
 }
 
 /// Why a text is not the address of a gateway.
@@ -62,13 +66,32 @@ impl FromStr for Target {
             return Err(TargetError::NotUrl);
         }
         let base = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), base })
+        Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), base, bearer: None })
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}{}", self.host, self.port, self.base)
+    }
+}
+
+impl ClientArgs {
+    /// The gateway, with the key that was given.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        let mut target = self.url.clone();
+        let key = self.key.as_ref().filter(|key| !key.is_empty());
+        target.bearer = key
+            .map(|key| {
+                let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal().trim()))
+                    .map_err(|_error| {
+                        Failure::Usage("--key has characters that no key has".to_owned())
+                    })?;
+                bearer.set_sensitive(true);
+                Ok(bearer)
+            })
+            .transpose()?;
+        Ok(target)
     }
 }
 
@@ -98,7 +121,11 @@ impl Target {
             .header(HOST, format!("{}:{}", self.host, self.port))
             .header(USER_AGENT, concat!("tickcast/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body));
-        request.map_err(|error| ClientError::Request(error.to_string()))
+        let mut request = request.map_err(|error| ClientError::Request(error.to_string()))?;
+        if let Some(bearer) = &self.bearer {
+            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
+        }
+        Ok(request)
     }
 }
 
@@ -139,6 +166,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// From `Retry-After`, in its form with seconds.
     pub(super) retry_after: Option<Duration>,
+    /// The gateway takes no further request on this connection.
+    is_last: bool,
     pub(super) body: Bytes,
 }
 
@@ -160,9 +189,13 @@ impl Answer {
         let (head, body) = response.into_parts();
         let seconds =
             head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let is_last = head.headers.get(CONNECTION).is_some_and(|value| {
+            value.to_str().is_ok_and(|options| options.eq_ignore_ascii_case("close"))
+        });
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
-        Ok(Self { status: head.status, retry_after: seconds.map(Duration::from_secs), body })
+        let retry_after = seconds.map(Duration::from_secs);
+        Ok(Self { status: head.status, retry_after, is_last, body })
     }
 
     /// Would the same request have a chance a little later?
@@ -213,7 +246,8 @@ impl HttpConnection {
         };
         let answer =
             timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or(Err(ClientError::Timeout))?;
-        self.sender = Some(sender);
+        // A node that is about to stop says so with every answer; the next request then goes to another one.
+        self.sender = Some(sender).filter(|_| !answer.is_last);
         Ok(answer)
     }
 
@@ -253,8 +287,13 @@ impl Backoff {
 
     /// How long to wait before the next attempt.
     pub(super) fn next(&mut self) -> Duration {
+        self.next_from(Duration::ZERO)
+    }
+
+    /// The same, with a bound that is not below `least`.
+    pub(super) fn next_from(&mut self, least: Duration) -> Duration {
         // From 2^20 on every base is above every cap.
-        let bound = self.base.saturating_mul(1 << self.attempts.min(20)).min(self.cap);
+        let bound = self.base.saturating_mul(1 << self.attempts.min(20)).max(least).min(self.cap);
         self.attempts += 1;
         bound.mul_f64(rand::rng().random::<f64>())
     }

@@ -60,7 +60,10 @@ fn settings(warnings: &[Warning]) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("settings", "valid")];
     findings.extend(warnings.iter().map(|warning| {
         // A warning says what is the case and then, behind a semicolon, what to do.
-        let (text, fix) = warning.0.rsplit_once("; ").unwrap_or((&warning.0, "see docs/config.md"));
+        let (text, fix) = warning
+            .0
+            .rsplit_once("; ")
+            .unwrap_or((&warning.0, "see docs/reference/configuration.md"));
         Finding::new(Level::Warn, "settings", text, fix)
     }));
     findings
@@ -80,8 +83,9 @@ fn misconfigured(errors: &ConfigErrors) -> Report {
 
 fn unreachable(error: &InspectError) -> Vec<Finding> {
     let text = error.to_string();
-    let (text, fix) =
-        text.rsplit_once("; ").unwrap_or((&text, "see broker.redis in docs/config.md"));
+    let (text, fix) = text
+        .rsplit_once("; ")
+        .unwrap_or((&text, "see broker.redis in docs/reference/configuration.md"));
     let mut findings = vec![Finding::new(Level::Fail, "reachable", text, fix)];
     findings.extend(redis::judge_sentinels(&error.sentinels));
     findings

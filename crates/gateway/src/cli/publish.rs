@@ -17,7 +17,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
+use rand::RngExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tickcast_protocol::Topic;
@@ -26,6 +27,7 @@ use tokio::time::sleep;
 
 use super::client::{Answer, Backoff, ClientError, HttpConnection, Target, run_id};
 use super::{Failure, PublishArgs, runtime};
+use crate::demo::{Feed, Lines};
 use input::Format;
 use stream::Stream;
 
@@ -37,12 +39,22 @@ const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// A `Retry-After` beyond this is cut, or ten of them would outlive the idempotency keys.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 
+/// Time that one request may wait for the rate of its key, also below the life of idempotency keys.
+const RATE_WAIT_MAX: Duration = Duration::from_secs(240);
+/// The shortest of these waits.
+const RATE_WAIT_MIN: Duration = Duration::from_millis(50);
+/// The share of a wait for the rate that is added at random, so that the lanes do not come back in the same instant.
+const RATE_JITTER: f64 = 0.1;
+
 /// Room for long lines without many system calls.
 const INPUT_BUFFER_BYTES: usize = 64 << 10;
 
+/// The demo feed that `tickcast dev` has unless it is told otherwise.
+const DEMO_SEED: u64 = 0;
+
 /// Runs the verb.
 pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
-    let target = &args.client.url;
+    let target = &args.client.target()?;
     let runtime = runtime()?;
     let (mut out, mut messages) = (io::stdout(), io::stderr());
     if let (Some(topic), Some(payload)) = (&args.topic, &args.payload) {
@@ -50,7 +62,12 @@ pub(super) fn run(args: PublishArgs) -> Result<(), Failure> {
         // A single result is all there is to say, so it goes where it was asked for.
         return if args.json { say(&mut out, &text) } else { say(&mut messages, &text) };
     }
-    let input = open(args.file.as_deref())?;
+    let input = match args.demo {
+        true => {
+            Box::new(BufReader::new(Lines::new(Feed::new(DEMO_SEED)))) as Box<dyn BufRead + Send>
+        }
+        false => open(args.file.as_deref())?,
+    };
     let format = match args.topic {
         Some(topic) => Format::Payloads { topic, string: args.string },
         None => Format::Items,
@@ -115,7 +132,7 @@ async fn single(
         })?;
         json.get().to_owned()
     };
-    let key = idempotency_key(args.key.as_deref())?;
+    let key = idempotency_key(args.idempotency_key.as_deref())?;
     let request = target.request(Method::POST, &format!("/v1/topics/{topic}"), Bytes::from(body));
     let mut request = request.map_err(|error| Failure::Failed(error.to_string()))?;
     request.headers_mut().insert(HeaderName::from_static("idempotency-key"), key);
@@ -142,7 +159,9 @@ fn idempotency_key(given: Option<&str>) -> Result<HeaderValue, Failure> {
     let key = given.map_or_else(run_id, str::to_owned);
     let value = HeaderValue::from_str(&key).ok().filter(|_| limits::is_key(&key));
     value.ok_or_else(|| {
-        Failure::Usage(format!("--key takes 1 to {KEY_BYTES_MAX} visible ASCII characters"))
+        Failure::Usage(format!(
+            "--idempotency-key takes 1 to {KEY_BYTES_MAX} visible ASCII characters"
+        ))
     })
 }
 
@@ -151,11 +170,14 @@ struct Retries {
     backoff: Backoff,
     /// Has the gateway ever answered? Before that, a refused connection is a wrong address rather than an outage.
     reached: bool,
+    /// How long this request has waited for the rate of its key.
+    rate_wait: Duration,
 }
 
 impl Retries {
     fn new() -> Self {
-        Self { backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP), reached: false }
+        let backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
+        Self { backoff, reached: false, rate_wait: Duration::ZERO }
     }
 
     /// Waits before the next attempt, or gives up with the reason of the last one.
@@ -169,8 +191,28 @@ impl Retries {
         Ok(())
     }
 
+    /// Waits until the key's rate allows more. Nothing is wrong, so this is no attempt that failed.
+    async fn pause_for_rate(
+        &mut self,
+        why: String,
+        retry_after: Option<Duration>,
+    ) -> Result<(), String> {
+        let wait = retry_after.unwrap_or_default().max(RATE_WAIT_MIN);
+        let wait = wait + wait.mul_f64(RATE_JITTER * rand::rng().random::<f64>());
+        self.rate_wait += wait;
+        if self.rate_wait > RATE_WAIT_MAX {
+            let seconds = RATE_WAIT_MAX.as_secs();
+            return Err(format!(
+                "{why}; not within {seconds} s; --rate publishes more slowly from the start"
+            ));
+        }
+        sleep(wait).await;
+        Ok(())
+    }
+
     fn succeeded(&mut self) {
         self.backoff.reset();
+        self.rate_wait = Duration::ZERO;
     }
 }
 
@@ -184,6 +226,10 @@ async fn send(
         let (why, retry_after) = match connection.send(request.clone()).await {
             Ok(answer) => {
                 retries.reached = true;
+                if answer.status == StatusCode::TOO_MANY_REQUESTS {
+                    retries.pause_for_rate(answer.problem(), answer.retry_after).await?;
+                    continue;
+                }
                 if !answer.is_temporary() {
                     return Ok(answer);
                 }

@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tickcast_protocol::Topic;
-
 use super::report::{Problem, Warning};
 use super::setting::{Setting, duration_text};
-use super::{Config, TopicOptions, redis};
+use super::{Config, TopicOptions, access, redis};
 
 /// Files that a node needs besides its connections: listeners, epoll sets, the log, the broker.
 const OPEN_FILES_RESERVE: u64 = 64;
@@ -29,6 +27,7 @@ pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
     check_log_filter(&config.log.filter, &mut findings);
     check_patterns(config, &mut findings);
     check_topic_ttl(config, &mut findings);
+    access::check(config, &mut findings);
     redis::check(&config.broker.redis, &mut findings);
     findings
 }
@@ -45,22 +44,13 @@ impl Findings {
 
 fn check_listeners(config: &Config, findings: &mut Findings) {
     let server = &config.server;
-    let listeners = [
-        ("server.listen", server.listen, "anyone who can reach it may publish and subscribe"),
-        (
-            "server.admin_listen",
-            server.admin_listen,
-            "anyone who can reach it may read metrics and act as operator",
-        ),
-    ];
-    for (key, address, consequence) in listeners {
-        if !server.insecure && !is_loopback(address) {
-            findings.problem(
-                key,
-                format!("`{key}` = \"{address}\" is not a loopback address and there is no access control: {consequence}"),
-                "use 127.0.0.1, or pass --insecure (server.insecure = true) if a firewall or proxy decides who gets through",
-            );
-        }
+    // The admin listener needs nothing: off loopback its actions need a key, whether there is one or not.
+    if !server.insecure && !is_loopback(server.listen) && config.access.keys.is_empty() {
+        findings.problem(
+            "server.listen",
+            format!("`server.listen` = \"{}\" is not a loopback address and there are no keys: anyone who can reach it may publish", server.listen),
+            "add a key (`tickcast key new`), use 127.0.0.1, or pass --insecure (server.insecure = true) if a firewall or proxy decides who gets through",
+        );
     }
     if server.listen == server.admin_listen && server.listen.port() != 0 {
         findings.problem(
@@ -71,7 +61,7 @@ fn check_listeners(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
+pub(super) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
@@ -168,9 +158,7 @@ fn check_patterns(config: &Config, findings: &mut Findings) {
     for (number, pattern) in patterns.iter().enumerate() {
         let key = format!("topics.pattern[{number}].match");
         let text = &pattern.matches;
-        // A prefix need not be a whole name, so a letter is added to complete it.
-        let sample = text.strip_suffix('*').map(|prefix| format!("{prefix}x"));
-        if let Err(error) = Topic::check(sample.as_deref().unwrap_or(text)) {
+        if let Err(error) = access::check_pattern(text) {
             findings.problem(
                 &key,
                 format!("`match` = \"{text}\" matches no topic: {error}"),

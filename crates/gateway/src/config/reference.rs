@@ -1,7 +1,7 @@
 //! The reference page of the configuration, written from the table of settings.
 
-use super::SECTIONS;
 use super::setting::Key;
+use super::{SECTIONS, list};
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -18,6 +18,22 @@ An unknown key, a wrong type or a value out of bounds is an error: the node name
 ";
 
 const TABLE_HEAD: &str = "| key | default | bounds | description |\n|---|---|---|---|\n";
+
+const KEYS: &str = "
+### `[[access.key]]`
+
+";
+
+const KEYS_EXAMPLE: &str = "
+```toml
+[[access.key]]
+name = \"feed\"
+hash = \"sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"
+rights = [\"publish\"]
+topics = [\"stocks.*\"]
+rate = 500
+```
+";
 
 const PATTERNS: &str = "
 ### `[[topics.pattern]]`
@@ -40,12 +56,18 @@ history_age = \"1h\"
 ```
 ";
 
-/// The text of `docs/config.md`.
+/// The text of `docs/reference/configuration.md`.
 pub fn reference_markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
     for section in SECTIONS {
         page.extend(["\n## `[", section.name, "]`\n\n", &join(section.docs), "\n\n", TABLE_HEAD]);
         page.extend(section.keys.iter().map(row));
+        if section.name == "access" {
+            let keys = list::KEYS.section;
+            page.extend([KEYS, &join(keys.docs), "\n\n", TABLE_HEAD]);
+            page.extend(keys.keys.iter().map(key_row));
+            page.push_str(KEYS_EXAMPLE);
+        }
     }
     page.push_str(PATTERNS);
     page
@@ -57,6 +79,13 @@ fn row(key: &Key) -> String {
     let bounds = (key.bounds)().map(|(low, high)| format!("`{low}` to `{high}`"));
     let description = join(key.docs).replace('|', "\\|");
     format!("| `{name}` | `{default}` | {} | {description} |\n", bounds.unwrap_or_default())
+}
+
+/// What every key must have has no default.
+fn key_row(key: &Key) -> String {
+    let is_needed = list::KEYS.needed.iter().any(|(name, _)| *name == list::last_name(key));
+    let default = format!("| `{}` |", (key.default)());
+    if is_needed { row(key).replacen(&default, "| needed |", 1) } else { row(key) }
 }
 
 /// Doc comments begin with a space on every line.

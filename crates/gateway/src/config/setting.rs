@@ -311,6 +311,7 @@ macro_rules! section {
         $(sections
             $(
                 $(#[doc = $inner_doc:literal])+
+                $(#[serde($($inner_serde:tt)+)])?
                 $inner:ident: $inner_kind:ty,
             )+
         )?
@@ -326,6 +327,7 @@ macro_rules! section {
             )+
             $($(
                 $(#[doc = $inner_doc])+
+                $(#[serde($($inner_serde)+)])?
                 pub $inner: $inner_kind,
             )+)?
         }
@@ -341,10 +343,10 @@ macro_rules! section {
 
         impl $struct {
             /// What the section is about, and its settings in reading order.
-            const SECTION: Section = Section {
+            pub(in crate::config) const SECTION: Section = Section {
                 name: $section,
                 docs: &[$($about),+],
-                keys: &[$(Key {
+                keys: &[$(setting::Key {
                     name: concat!($section, ".", stringify!($field)),
                     docs: &[$($doc),+],
                     default: || <$kind as setting::Setting>::write(&$default),

@@ -3,23 +3,27 @@
 //! Every source becomes a list of leaves: one setting, its value and its origin. Unknown names and bad values are
 //! collected as problems on the way; what is left is known to fit the structs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::access::KEYS_FILE_BYTES_MAX;
+use super::list::{KEYS, LISTS, List};
 use super::report::{Origin, Problem};
 use super::setting::{Check, Key};
-use super::{Config, MATCH, SECTIONS, keys};
+use super::{Config, SECTIONS, keys};
 
 /// Variables of the environment that begin so belong to Tickcast.
 const ENV_PREFIX: &str = "TICKCAST__";
 /// Variables for the client verbs (`TICKCAST__CLIENT__URL`); a node does not read them.
 const ENV_CLIENT_PREFIX: &str = "TICKCAST__CLIENT__";
-/// The path of a pattern is this, its number from 0, `]`.
-const PATTERN_PATH: &str = "topics.pattern[";
+/// Names the file with the keys of machines.
+const KEYS_FILE: &str = "access.keys_file";
 
 /// Settings given on the command line: the last and strongest source.
 #[derive(Clone, Default)]
@@ -53,7 +57,10 @@ struct Leaf {
 #[derive(Default)]
 pub(super) struct Sources {
     settings: BTreeMap<String, (Value, Origin)>,
-    patterns: BTreeMap<usize, Table>,
+    /// The tables of each list, by their number.
+    lists: BTreeMap<&'static str, BTreeMap<usize, Table>>,
+    /// Settings whose value was refused. They are not missing: each has its own problem.
+    refused: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -70,8 +77,16 @@ impl Sources {
                 return;
             }
         };
+        if let Some(leaves) = self.parse(path, &text) {
+            self.add_leaves(leaves);
+        }
+    }
+
+    /// The leaves of a TOML file; none if it is not one.
+    fn parse(&mut self, path: &Path, text: &str) -> Option<Vec<Leaf>> {
+        let place = |line| Origin::File { path: path.to_owned(), line };
         let line_of = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
-        let (table, errors) = DeTable::parse_recoverable(&text);
+        let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let line = error.span().map_or(0, |span| line_of(span.start));
             self.problems.push(Problem {
@@ -81,13 +96,60 @@ impl Sources {
                 fix: "fix the syntax of this line".to_owned(),
             });
         }
-        if errors.is_empty() {
-            let mut leaves = Vec::new();
-            flatten_table(table.get_ref(), "", &mut |path, at, value| {
-                leaves.push(Leaf { path, values: vec![value], origin: place(line_of(at)) });
-            });
-            self.add_leaves(leaves);
+        if !errors.is_empty() {
+            return None;
         }
+        let mut leaves = Vec::new();
+        flatten_table(table.get_ref(), "", &mut |path, at, value| {
+            leaves.push(Leaf { path, values: vec![value], origin: place(line_of(at)) });
+        });
+        Some(leaves)
+    }
+
+    /// Joins the keys of `access.keys_file` to those that the other sources have. To be called after them.
+    pub(super) fn add_keys_file(&mut self) {
+        let Some((Value::String(path), origin)) = self.settings.get(KEYS_FILE) else { return };
+        if path.is_empty() {
+            return;
+        }
+        let (path, origin) = (PathBuf::from(path), origin.clone());
+        let problem = |text: String, fix: &str| Problem {
+            origin,
+            key: KEYS_FILE.to_owned(),
+            text: format!("`{KEYS_FILE}` = \"{}\" {text}", path.display()),
+            fix: fix.to_owned(),
+        };
+        let text = match read_bounded(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                let fix = "name a file that this user may read, with [[access.key]] tables";
+                return self.problems.push(problem(format!("cannot be read: {error}"), fix));
+            }
+        };
+        let Some(mut leaves) = self.parse(&path, &text) else { return };
+        if leaves.is_empty() {
+            // Without any key everybody may publish, which an empty file hardly means.
+            let fix = "add one with `tickcast key new`, or remove the setting";
+            return self.problems.push(problem("has no keys".to_owned(), fix));
+        }
+        let known = self.lists.get(KEYS.path).and_then(|tables| tables.last_key_value());
+        let first = known.map_or(0, |(number, _)| number + 1);
+        leaves.retain_mut(|leaf| match List::split(&leaf.path) {
+            Some((list, number, key)) if list.path == KEYS.path => {
+                leaf.path = list.place(first + number, key);
+                true
+            }
+            _ => {
+                self.problems.push(Problem {
+                    origin: leaf.origin.clone(),
+                    key: leaf.path.clone(),
+                    text: format!("`{}` does not belong into a file of keys", leaf.path),
+                    fix: "it may have [[access.key]] tables and nothing else".to_owned(),
+                });
+                false
+            }
+        });
+        self.join(leaves);
     }
 
     /// Reads the variables that begin with `TICKCAST__`.
@@ -129,25 +191,34 @@ impl Sources {
         self.add_leaves(leaves);
     }
 
-    /// Lays one source over the ones before. Patterns are not merged: a source that has any replaces them all.
+    /// Lays one source over the ones before. Lists are not merged: a source that has any of it replaces it.
     fn add_leaves(&mut self, leaves: Vec<Leaf>) {
-        if leaves.iter().any(|leaf| leaf.path.starts_with(PATTERN_PATH)) {
-            self.patterns.clear();
-            self.settings.retain(|path, _| !path.starts_with(PATTERN_PATH));
+        for list in LISTS {
+            if leaves.iter().any(|leaf| list.has(&leaf.path)) {
+                self.lists.remove(list.path);
+                self.settings.retain(|path, _| !list.has(path));
+            }
         }
+        self.join(leaves);
+    }
+
+    fn join(&mut self, leaves: Vec<Leaf>) {
         for leaf in leaves {
             match accept(&leaf) {
                 Ok(Some(value)) => self.insert(leaf, value),
                 Ok(None) => {}
-                Err(problem) => self.problems.push(problem),
+                Err(problem) => {
+                    self.problems.push(problem);
+                    self.refused.insert(leaf.path);
+                }
             }
         }
     }
 
     fn insert(&mut self, leaf: Leaf, value: Value) {
-        if let Some((number, key)) = split_pattern(&leaf.path) {
-            let pattern = self.patterns.entry(number).or_default();
-            pattern.insert(key.to_owned(), value.clone());
+        if let Some((list, number, key)) = List::split(&leaf.path) {
+            let table = self.lists.entry(list.path).or_default().entry(number).or_default();
+            table.insert(key.to_owned(), value.clone());
         }
         self.settings.insert(leaf.path, (value, leaf.origin));
     }
@@ -157,19 +228,28 @@ impl Sources {
         let mut root = Table::new();
         let mut origins = BTreeMap::new();
         for (path, (value, origin)) in self.settings {
-            if split_pattern(&path).is_none() {
+            if List::split(&path).is_none() {
                 insert_at(&mut root, &path, value);
             }
             origins.insert(path, origin);
         }
-        for number in self.patterns.keys() {
-            if !origins.contains_key(&format!("{PATTERN_PATH}{number}].{MATCH}")) {
-                self.problems.push(missing_match(*number, &origins));
+        for list in LISTS {
+            let tables = self.lists.remove(list.path).unwrap_or_default();
+            let mut usable = Vec::new();
+            for (number, table) in tables {
+                let is_missing = |key: &str| {
+                    let is_refused = self.refused.contains(&list.place(number, key));
+                    !is_refused && !table.contains_key(key)
+                };
+                let missing = missing_keys(list, number, is_missing, &origins);
+                // The others keep their numbers, by which the checks name them.
+                if list.is_usable(&table) {
+                    usable.push(Value::Table(table));
+                }
+                self.problems.extend(missing);
             }
+            insert_at(&mut root, list.path, Value::Array(usable));
         }
-        let patterns = self.patterns.into_values().filter(|pattern| pattern.contains_key(MATCH));
-        let patterns = Value::Array(patterns.map(Value::Table).collect());
-        insert_at(&mut root, "topics.pattern", patterns);
 
         let config = root.try_into().unwrap_or_else(|error| {
             // Every leaf was checked, so only a mistake in this module leads here.
@@ -240,7 +320,11 @@ fn accept(leaf: &Leaf) -> Result<Option<Value>, Problem> {
         None => {
             let expected = leaf.values.first().and_then(|value| check(value).err());
             let expected = format!("expected {}", expected.unwrap_or_default());
-            let is_secret = find_key(path).is_some_and(|key| key.is_secret);
+            let key = match List::split(path) {
+                Some((list, _, name)) => list.key(name),
+                None => find_key(path),
+            };
+            let is_secret = key.is_some_and(|key| key.is_secret);
             let shown = leaf.values.first().filter(|_| !is_secret);
             let shown = shown.map(|value| format!(" = {value}")).unwrap_or_default();
             Err(problem(format!("`{path}`{shown} cannot be used"), expected))
@@ -250,9 +334,8 @@ fn accept(leaf: &Leaf) -> Result<Option<Value>, Problem> {
 
 /// The check of a setting's value, if there is such a setting.
 fn check_of(path: &str) -> Option<Check> {
-    match split_pattern(path) {
-        Some((_, MATCH)) => Some(super::setting::check_kind::<String>),
-        Some((_, key)) => find_key(&format!("topics.{key}")).map(|key| key.check),
+    match List::split(path) {
+        Some((list, _, key)) => list.check(key),
         None => find_key(path).map(|key| key.check),
     }
 }
@@ -264,36 +347,36 @@ fn find_key(name: &str) -> Option<&'static Key> {
 fn is_section(path: &str) -> bool {
     let inside =
         |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
-    path == "topics.pattern"
+    LISTS.iter().any(|list| list.path == path)
         || SECTIONS.iter().any(|section| section.name == path || inside(section.name))
 }
 
-/// Splits `topics.pattern[2].mode` into 2 and `mode`.
-fn split_pattern(path: &str) -> Option<(usize, &str)> {
-    let (number, key) = path.strip_prefix(PATTERN_PATH)?.split_once("].")?;
-    Some((number.parse().ok()?, key))
-}
-
-fn missing_match(number: usize, origins: &BTreeMap<String, Origin>) -> Problem {
-    let prefix = format!("{PATTERN_PATH}{number}].");
+/// What a table of a list must have and has not.
+fn missing_keys(
+    list: &List,
+    number: usize,
+    is_missing: impl Fn(&str) -> bool,
+    origins: &BTreeMap<String, Origin>,
+) -> Vec<Problem> {
+    let prefix = list.place(number, "");
     let known = origins.iter().find(|(path, _)| path.starts_with(&prefix));
-    Problem {
+    let missing = list.needed.iter().filter(|(key, _)| is_missing(key));
+    let problem = |(key, example): &(&str, &str)| Problem {
         origin: known.map_or(Origin::Default, |(_, origin)| origin.clone()),
-        key: format!("{prefix}{MATCH}"),
-        text: format!("pattern {} of `topics.pattern` has no `{MATCH}`", number + 1),
-        fix: format!("add for example `{MATCH} = \"stocks.*\"`"),
-    }
+        key: format!("{prefix}{key}"),
+        text: format!("{} {} of `{}` has no `{key}`", list.noun, number + 1, list.path),
+        fix: format!("add for example `{example}`"),
+    };
+    missing.map(problem).collect()
 }
 
 /// The known name that was probably meant: the same name in another section, or a name a few letters away.
 fn suggestion(path: &str) -> String {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    let pattern_keys = split_pattern(path).map(|(number, _)| {
-        let name = |key: &str| format!("{PATTERN_PATH}{number}].{key}");
-        let keys = super::TopicOptions::SECTION.keys.iter().map(move |key| name(&last(key.name)));
-        keys.chain([name(MATCH)]).collect::<Vec<_>>()
+    let list_keys = List::split(path).map(|(list, number, _)| {
+        list.names().map(|key| list.place(number, key)).collect::<Vec<_>>()
     });
-    let known = pattern_keys.unwrap_or_else(|| {
+    let known = list_keys.unwrap_or_else(|| {
         let sections = SECTIONS.iter().map(|section| section.name.to_owned());
         keys().map(|key| key.name.to_owned()).chain(sections).collect()
     });
@@ -305,8 +388,19 @@ fn suggestion(path: &str) -> String {
     let nearest = known.iter().min_by_key(|name| distance(name));
     match nearest.filter(|name| distance(name) <= path.len().div_ceil(3)) {
         Some(name) => format!("did you mean `{name}`?"),
-        None => "see docs/config.md for all keys".to_owned(),
+        None => "see docs/reference/configuration.md for all keys".to_owned(),
     }
+}
+
+/// Reads a file of keys.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    // One more than allowed, so that a larger file shows.
+    File::open(path)?.take(KEYS_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > KEYS_FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {KEYS_FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 /// Sets `a.b.c`, making the tables on the way.

@@ -143,7 +143,7 @@ history = 1
         text,
         &env,
         &[
-            "tickcast.toml:11: unknown key `colour.red`; see docs/config.md",
+            "tickcast.toml:11: unknown key `colour.red`; see docs/reference/configuration.md",
             "tickcast.toml:9: `limits.payload_bytes` = \"64KB\" cannot be used; expected a size such as",
             "tickcast.toml:1: unknown key `listen`; did you mean `server.listen`?",
             "tickcast.toml:3: unknown key `server.listn`; did you mean `server.listen`?",
@@ -175,22 +175,159 @@ fn syntax_errors_name_the_line() {
 }
 
 #[test]
-fn open_addresses_need_insecure() {
+fn open_addresses_need_keys_or_insecure() {
     let text = "[server]\nlisten = '0.0.0.0:8080'\nadmin_listen = '[::]:8081'\n";
     check_errors(
         text,
         &[],
         &[
-            "tickcast.toml:2: `server.listen` = \"0.0.0.0:8080\" is not a loopback address",
-            "tickcast.toml:3: `server.admin_listen` = \"[::]:8081\" is not a loopback address",
+            "tickcast.toml:2: `server.listen` = \"0.0.0.0:8080\" is not a loopback address and there are no keys",
         ],
     );
     assert!(load(text, &[], Flags::default()).unwrap_err()[0].contains("--insecure"));
     let mut flags = Flags::default();
     flags.set("--insecure", "server.insecure", "true");
     assert!(load(text, &[], flags).is_ok());
+    assert!(load(&format!("{text}{FEED}"), &[], Flags::default()).is_ok());
     let loopback = "[server]\nlisten = '[::1]:8080'\nadmin_listen = '[::ffff:127.0.0.1]:8081'\n";
     assert!(load(loopback, &[], Flags::default()).is_ok());
+}
+
+/// A table of a key, and its hash.
+const FEED: &str = "\
+[[access.key]]
+name = 'feed'
+hash = 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'
+rights = ['publish']
+topics = ['stocks.*', 'nba']
+rate = 50
+";
+
+fn named(name: &str, hash: char) -> String {
+    format!(
+        "[[access.key]]\nname = '{name}'\nhash = 'sha256:{}'\nrights = ['subscribe', 'admin']\n",
+        hash.to_string().repeat(64)
+    )
+}
+
+#[test]
+fn keys_of_all_places_are_joined() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    std::fs::write(&path, named("a", 'a') + &named("b", 'b')).unwrap();
+    let text = format!("[access]\nkeys_file = '{}'\n{FEED}", path.display());
+    let keys = load(&text, &[], Flags::default()).unwrap().access.keys;
+    let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["feed", "a", "b"]);
+    assert_eq!((keys[0].rate, &keys[0].topics[..]), (50, &["stocks.*".into(), "nba".into()][..]));
+    assert_eq!((keys[1].rate, &keys[1].topics[..]), (0, &["*".into()][..]));
+    assert!(keys[2].rights.has(Right::Admin) && !keys[2].rights.has(Right::Publish));
+
+    // A later source replaces those of the configuration file, and the file of keys joins what there is.
+    let inline = format!("[{{name='env', hash='sha256:{}', rights=['publish']}}]", "c".repeat(64));
+    let env = [("TICKCAST__ACCESS__KEY", inline.as_str())];
+    let keys = load(&text, &env, Flags::default()).unwrap().access.keys;
+    let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["env", "a", "b"]);
+}
+
+#[test]
+fn mistakes_in_keys_are_named_by_file_and_line() {
+    let text = format!(
+        "{FEED}{}[[access.key]]\nname = 'x'\nhash = 'sha256:12'\nrights = []\n[[access.key]]\nhush = ''\n",
+        named("feed", 'a')
+    );
+    check_errors(
+        &text,
+        &[],
+        &[
+            "tickcast.toml:13: `access.key[2].hash` cannot be used; expected \"sha256:\" and 64 hex",
+            "tickcast.toml:14: `access.key[2].rights` = [] cannot be used; expected a list of at least one",
+            "tickcast.toml:16: unknown key `access.key[3].hush`; did you mean `access.key[3].hash`?",
+            "tickcast.toml:8: there are two keys with `name` = \"feed\"; give each its own name",
+        ],
+    );
+    check_errors(
+        "[[access.key]]\nrate = 5\n",
+        &[],
+        &[
+            "tickcast.toml:2: key 1 of `access.key` has no `name`; add for example `name = ",
+            "tickcast.toml:2: key 1 of `access.key` has no `hash`; add for example `hash = ",
+            "tickcast.toml:2: key 1 of `access.key` has no `rights`; add for example `rights = ",
+        ],
+    );
+    let twice =
+        named("a", 'a') + &named("b", 'a').replace("\nrights", "\ntopics = ['*', 'a b']\nrights");
+    check_errors(
+        &twice,
+        &[],
+        &[
+            "tickcast.toml:8: `topics` of the key \"b\" has \"a b\", which matches no topic",
+            "tickcast.toml:7: the keys \"a\" and \"b\" have one hash",
+        ],
+    );
+}
+
+#[test]
+fn mistakes_in_a_file_of_keys_are_named_by_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    let text = format!("[access]\nkeys_file = '{}'\n{FEED}", path.display());
+    let check = |keys: Option<&str>, expected: &[&str]| {
+        if let Some(keys) = keys {
+            std::fs::write(&path, keys).unwrap();
+        }
+        let problems = load(&text, &[], Flags::default()).unwrap_err();
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, expected) in problems.iter().zip(expected) {
+            let problem = problem.replace(&format!("{}/", folder.path().display()), "");
+            assert!(problem.starts_with(expected), "{problem}\nexpected: {expected}");
+        }
+    };
+    check(
+        None,
+        &["tickcast.toml:2: `access.keys_file` = \"keys.toml\" cannot be read: No such file"],
+    );
+    check(
+        Some("# none\n"),
+        &["tickcast.toml:2: `access.keys_file` = \"keys.toml\" has no keys; add one"],
+    );
+    check(Some("[[access.key]\n"), &["keys.toml:1: not TOML: "]);
+    check(
+        Some(&format!("{}rate = -1\n[server]\nworkers = 1\n", named("feed", 'a'))),
+        &[
+            "keys.toml:7: `server.workers` does not belong into a file of keys; it may have",
+            "keys.toml:5: `access.key[1].rate` = -1 cannot be used",
+            "keys.toml:2: there are two keys with `name` = \"feed\"",
+        ],
+    );
+}
+
+/// Who writes the key itself where its hash belongs must not find it in a log.
+#[test]
+fn a_key_in_the_place_of_its_hash_is_not_shown() {
+    let key = "tck_0123456789012345678901234567890123456789012";
+    let text = FEED.replace("sha256:", key);
+    let problems = load(&text, &[], Flags::default()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(!problems[0].contains("tck_"), "{problems:?}");
+}
+
+#[test]
+fn topics_that_nobody_may_subscribe_to_are_a_warning() {
+    let warnings = |text: &str| {
+        let (_folder, path) = file(text);
+        Config::load(Some(&path), std::iter::empty(), Flags::default()).unwrap().1
+    };
+    let closed = "[[topics.pattern]]\nmatch = 'a.*'\nsubscribe = 'closed'\n";
+    let is_warned = |text: &str| {
+        warnings(text).iter().any(|warning| warning.0.contains("nobody can subscribe"))
+    };
+    assert!(is_warned(closed));
+    assert!(is_warned(&format!("{closed}{FEED}")));
+    assert!(!is_warned(&format!("{closed}{}", named("a", 'a'))));
+    assert!(!is_warned(FEED));
+    assert!(warnings(&format!("{}rate = 5\n", named("a", 'a')))[0].0.contains("no effect"));
 }
 
 #[test]
@@ -302,8 +439,10 @@ fn a_covered_pattern_is_a_warning() {
 
 #[test]
 fn a_configuration_survives_writing_and_reading() {
-    let text = "[server]\nworkers = 3\n[[topics.pattern]]\nmatch = 'x.*'\nhistory_age = '1h'\n";
-    let config = load(text, &[], Flags::default()).unwrap();
+    let text = format!(
+        "[server]\nworkers = 3\n[[topics.pattern]]\nmatch = 'x.*'\nhistory_age = '1h'\n{FEED}"
+    );
+    let config = load(&text, &[], Flags::default()).unwrap();
     let written = toml::to_string(&config).unwrap();
     assert_eq!(toml::from_str::<Config>(&written).unwrap(), config);
     assert!(toml::from_str::<Config>("[server]\nlistn = 1\n").is_err());
@@ -336,14 +475,14 @@ fn the_table_has_exactly_the_settings() {
     }
 }
 
-/// `docs/config.md` is this text. After a change, run the tests with `TICKCAST_BLESS=1` to write it.
+/// `docs/reference/configuration.md` is this text. After a change, run the tests with `TICKCAST_BLESS=1` to write it.
 #[test]
 fn the_reference_page_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/configuration.md");
     let page = reference_markdown();
     if std::env::var_os("TICKCAST_BLESS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
     let current = std::fs::read_to_string(&path).unwrap_or_default() == page;
-    assert!(current, "docs/config.md is out of date; run with TICKCAST_BLESS=1");
+    assert!(current, "docs/reference/configuration.md is out of date; run with TICKCAST_BLESS=1");
 }

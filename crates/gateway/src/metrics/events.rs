@@ -1,4 +1,4 @@
-//! Requests, publishes and refusals, counted where they happen.
+//! Requests, publishes, handshakes and refusals, counted where they happen.
 //!
 //! Every series exists from the start, in arrays indexed by its labels: counting is one relaxed addition per request,
 //! without a look-up, and the first event of a kind is a step from 0 to 1 that `rate()` sees.
@@ -10,6 +10,9 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use tickcast_broker::{PublishError, Published};
 
+use super::buckets::{
+    AGE_BUCKETS_S, BROKER_BUCKETS_US, Buckets, DURATION_BUCKETS_US, SIZE_BUCKETS,
+};
 use super::label_values;
 use crate::router::Route;
 
@@ -41,6 +44,25 @@ label_values! {
     }
 }
 
+label_values! {
+    /// Why somebody was not allowed to do something.
+    pub(crate) enum AuthFailure {
+        UnknownKey => "unknown_key",
+        MissingKey => "missing_key",
+        NoRight => "no_right",
+        RateLimited => "rate_limited",
+    }
+}
+
+label_values! {
+    /// What a node asks its broker for.
+    pub(crate) enum BrokerCall {
+        Publish => "publish",
+        Read => "read",
+        Subscribe => "subscribe",
+    }
+}
+
 impl MethodLabel {
     fn of(method: &Method) -> Self {
         match *method {
@@ -65,52 +87,8 @@ impl PublishResult {
     }
 }
 
-/// Upper bounds of the buckets of request durations, in microseconds: 0.5 ms to 10 s, with the 250 ms that most targets
-/// name and the 1 s within which a publisher has its answer.
-const DURATION_BUCKETS_US: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 5_000_000, 10_000_000,
-];
-
-/// Upper bounds of the buckets of payload sizes, in bytes: up to the default bound of a payload and one beyond.
-const SIZE_BUCKETS: [u64; 7] = [64, 256, 1024, 4096, 16_384, 65_536, 262_144];
-
-/// Observations in buckets, counted in a small whole unit and shown in the base unit.
-#[derive(Debug)]
-pub(super) struct Buckets {
-    bounds: &'static [u64],
-    /// Small units in one base unit.
-    unit: f64,
-    counts: Box<[AtomicU64]>,
-    sum: AtomicU64,
-}
-
-impl Buckets {
-    fn new(bounds: &'static [u64], unit: f64) -> Self {
-        let counts = (0..=bounds.len()).map(|_| AtomicU64::default()).collect();
-        Self { bounds, unit, counts, sum: AtomicU64::default() }
-    }
-
-    fn observe(&self, value: u64) {
-        let bucket = self.bounds.partition_point(|bound| *bound < value);
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum.fetch_add(value, Relaxed);
-    }
-
-    /// Upper bounds in the base unit.
-    pub(super) fn bounds(&self) -> impl Iterator<Item = f64> {
-        self.bounds.iter().map(|bound| *bound as f64 / self.unit)
-    }
-
-    /// The count of each bucket, the last for more.
-    pub(super) fn counts(&self) -> Vec<u64> {
-        self.counts.iter().map(|count| count.load(Relaxed)).collect()
-    }
-
-    /// The sum in the base unit.
-    pub(super) fn sum(&self) -> f64 {
-        self.sum.load(Relaxed) as f64 / self.unit
-    }
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Whether requests of this route can have this method: some routes are told apart by it.
@@ -130,10 +108,16 @@ fn is_likely(route: Route, method: &str) -> bool {
 pub(super) struct Events {
     refused: AtomicU64,
     http_panics: AtomicU64,
+    auth_failures: [AtomicU64; AuthFailure::COUNT],
     publishes: [AtomicU64; PublishResult::COUNT],
     requests: [[[AtomicU64; CODES.len()]; MethodLabel::COUNT]; ROUTES],
     durations: [Buckets; ROUTES],
     sizes: Buckets,
+    handshakes: Buckets,
+    ages: Buckets,
+    round_trips: Buckets,
+    broker_publishes: Buckets,
+    broker_errors: [AtomicU64; BrokerCall::COUNT],
 }
 
 impl Default for Events {
@@ -141,10 +125,16 @@ impl Default for Events {
         Self {
             refused: AtomicU64::default(),
             http_panics: AtomicU64::default(),
+            auth_failures: Default::default(),
             publishes: Default::default(),
             requests: Default::default(),
             durations: array::from_fn(|_| Buckets::new(&DURATION_BUCKETS_US, 1e6)),
             sizes: Buckets::new(&SIZE_BUCKETS, 1.0),
+            handshakes: Buckets::new(&DURATION_BUCKETS_US, 1e6),
+            ages: Buckets::new(&AGE_BUCKETS_S, 1.0),
+            round_trips: Buckets::new(&DURATION_BUCKETS_US, 1e6),
+            broker_publishes: Buckets::new(&BROKER_BUCKETS_US, 1e6),
+            broker_errors: Default::default(),
         }
     }
 }
@@ -159,12 +149,62 @@ impl Events {
         &self.sizes
     }
 
+    pub(super) fn observe_handshake(&self, elapsed: Duration) {
+        self.handshakes.observe(micros(elapsed));
+    }
+
+    /// Durations of handshakes, in seconds.
+    pub(super) fn handshakes(&self) -> &Buckets {
+        &self.handshakes
+    }
+
+    pub(super) fn observe_age(&self, seconds: u32) {
+        self.ages.observe(seconds.into());
+    }
+
+    /// Ages of connections at their end, in seconds.
+    pub(super) fn ages(&self) -> &Buckets {
+        &self.ages
+    }
+
+    pub(super) fn observe_round_trip(&self, elapsed: Duration) {
+        self.round_trips.observe(micros(elapsed));
+    }
+
+    /// Times between ping and pong, in seconds.
+    pub(super) fn round_trips(&self) -> &Buckets {
+        &self.round_trips
+    }
+
+    pub(super) fn observe_broker_publish(&self, elapsed: Duration) {
+        self.broker_publishes.observe(micros(elapsed));
+    }
+
+    /// Times that publish calls to the broker took, in seconds.
+    pub(super) fn broker_publishes(&self) -> &Buckets {
+        &self.broker_publishes
+    }
+
+    pub(super) fn count_broker_error(&self, call: BrokerCall) {
+        self.broker_errors[call as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Calls to the broker that failed, by what they were for.
+    pub(super) fn broker_errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.broker_errors.iter().map(|count| count.load(Relaxed));
+        BrokerCall::TEXTS.iter().copied().zip(counts)
+    }
+
     pub(super) fn count_refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_http_panic(&self) {
         self.http_panics.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_auth_failure(&self, reason: AuthFailure) {
+        self.auth_failures[reason as usize].fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_publishes(&self, results: &[Result<Published, PublishError>]) {
@@ -184,8 +224,7 @@ impl Events {
         let class = usize::from(status.as_u16() / 100).clamp(1, CODES.len()) - 1;
         self.requests[route as usize][MethodLabel::of(method) as usize][class]
             .fetch_add(1, Relaxed);
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        self.durations[route as usize].observe(micros);
+        self.durations[route as usize].observe(micros(elapsed));
     }
 
     /// Connections turned away.
@@ -196,6 +235,12 @@ impl Events {
     /// HTTP connections that ended by a panic.
     pub(super) fn http_panics(&self) -> u64 {
         self.http_panics.load(Relaxed)
+    }
+
+    /// Refusals for want of a key or a right, with their reason.
+    pub(super) fn auth_failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.auth_failures.iter().map(|count| count.load(Relaxed));
+        AuthFailure::TEXTS.iter().copied().zip(counts)
     }
 
     /// Publications with their result.

@@ -6,6 +6,7 @@ use prometheus::proto::{
 use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::buckets::Buckets;
 use super::snapshot::Snapshot;
 use super::table::{Row, SECTIONS};
 
@@ -64,6 +65,11 @@ impl Series {
         let mut metric = self.metric(labels);
         metric.set_histogram(histogram);
         self.metrics.push(metric);
+    }
+
+    /// A histogram of observations that were counted where they happened.
+    pub(super) fn buckets(&mut self, labels: &[&str], buckets: &Buckets) {
+        self.histogram(labels, buckets.bounds(), &buckets.counts(), buckets.sum());
     }
 
     fn metric(&self, values: &[&str]) -> Metric {

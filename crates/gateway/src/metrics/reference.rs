@@ -23,10 +23,10 @@ This page is generated from the table of metrics in the code; a test keeps the t
 
 const TABLE_HEAD: &str = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
 
-/// A label whose values say nothing about the code.
-const VERSION: &str = "version";
+/// Labels whose values depend on the build and the machine.
+const OPEN_LABELS: [&str; 4] = ["version", "revision", "rustc", "worker"];
 
-/// The text of `docs/metrics.md`.
+/// The text of `docs/reference/metrics.md`.
 pub(super) fn markdown() -> String {
     let events = Events::default();
     let snapshots = [Snapshot::empty(&events), Snapshot::empty_with_redis(&events)];
@@ -88,9 +88,9 @@ fn labels(family: &MetricFamily) -> String {
             None => labels.push((pair.name(), vec![pair.value()])),
         }
     }
-    let text = labels.iter().map(|(name, values)| match *name {
-        VERSION => format!("`{name}`"),
-        _ => format!("`{name}`: {}", values.join(", ")),
+    let text = labels.iter().map(|(name, values)| {
+        let is_open = OPEN_LABELS.contains(name);
+        if is_open { format!("`{name}`") } else { format!("`{name}`: {}", values.join(", ")) }
     });
     text.collect::<Vec<_>>().join("; ")
 }

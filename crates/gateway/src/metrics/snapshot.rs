@@ -8,6 +8,7 @@ use tickcast_broker::LinkStats;
 use tickcast_hub::HubStats;
 
 use super::events::Events;
+use super::threads::Times;
 use super::{Metrics, WorkerCounters};
 use crate::logging;
 use crate::node::Node;
@@ -18,6 +19,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) node: NodeState,
     pub(super) limits: Limits,
     pub(super) workers: Vec<WorkerCounters>,
+    /// How busy the threads of the workers are, in the order of their numbers.
+    pub(super) threads: Vec<Times>,
     /// Items that wait in the inboxes of all workers.
     pub(super) inbox_items: usize,
     /// How often an item did not fit.
@@ -52,7 +55,7 @@ pub(super) struct Limits {
 
 impl<'a> Snapshot<'a> {
     pub(super) fn take(metrics: &'a Metrics, node: &Node) -> Self {
-        let config = &node.config;
+        let config = node.config();
         Self {
             node: NodeState {
                 ready: node.is_ready().into(),
@@ -67,6 +70,7 @@ impl<'a> Snapshot<'a> {
                 inbox_items: config.hub.inbox_items * metrics.inboxes.len(),
             },
             workers: metrics.workers.iter().map(|cell| cell.get()).collect(),
+            threads: metrics.workers.iter().map(|cell| cell.times()).collect(),
             inbox_items: metrics.inboxes.iter().map(|inbox| inbox.len()).sum(),
             inbox_overflows: metrics.inboxes.iter().map(|inbox| inbox.overflows()).sum(),
             hub: node.hub.stats(),
@@ -84,6 +88,7 @@ impl<'a> Snapshot<'a> {
             node: NodeState::default(),
             limits: Limits::default(),
             workers: Vec::new(),
+            threads: vec![Times::default()],
             inbox_items: 0,
             inbox_overflows: 0,
             hub: HubStats::default(),

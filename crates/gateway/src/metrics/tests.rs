@@ -77,7 +77,9 @@ fn a_node_shows_the_broker_that_it_has() {
     for broker in Broker::ALL {
         let events = Events::default();
         let text = text(&broker.empty(&events)).unwrap();
-        let shown = |name: &&str| text.contains(&format!("\n{name} "));
+        let shown = |name: &&str| {
+            text.contains(&format!("\n{name} ")) || text.contains(&format!("\n{name}{{"))
+        };
         let (memory, redis) = (section("Broker inside the node"), section("Redis"));
         assert_eq!(memory.iter().all(shown), broker == Broker::Memory, "{text}");
         assert_eq!(memory.iter().any(shown), broker == Broker::Memory, "{text}");
@@ -93,6 +95,8 @@ fn a_node_shows_the_broker_that_it_has() {
 fn the_numbers_of_the_link_are_shown() {
     let events = Events::default();
     let link = LinkStats {
+        connects: 13,
+        connects_failed: 14,
         reconnects: 1,
         echo_age: None,
         round_trip: Duration::from_micros(250),
@@ -119,7 +123,7 @@ fn the_numbers_of_the_link_are_shown() {
         "round_trip_seconds",
         "in_flight_bytes",
         "in_flight_max_bytes",
-        "messages_received_total",
+        "publications_received_total",
         "messages_undecodable_total",
         "positions_compared_total",
         "subscriptions_denied",
@@ -128,6 +132,10 @@ fn the_numbers_of_the_link_are_shown() {
         "probe_age_seconds",
     ];
     let values = names.map(|name| series_shown[&*format!("tickcast_broker_{name}")]);
+    let connects = ["success", "failure"].map(|result| {
+        series_shown[&*format!("tickcast_broker_connects_total{{result=\"{result}\"}}")]
+    });
+    assert_eq!(connects, [13.0, 14.0]);
     assert_eq!(values, [1.0, 0.00025, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0]);
     let echoed = LinkStats { echo_age: Some(Duration::from_millis(1500)), ..link };
     let shown = show(echoed, &mut snapshot);
@@ -256,16 +264,71 @@ fn requests_publishes_and_refusals_are_counted() {
     assert_eq!(durations(r#"_bucket{route="publish",le="0.005"}"#), 1.0);
     assert_eq!(durations(r#"_bucket{route="publish",le="1"}"#), 2.0);
     assert_eq!(durations(r#"_sum{route="publish"}"#), 1.003);
-    let sizes = |labels: &str| series[&*format!("tickcast_publish_message_size_bytes{labels}")];
+    let sizes = |labels: &str| series[&*format!("tickcast_publication_size_bytes{labels}")];
     assert_eq!((sizes(r#"_bucket{le="64"}"#), sizes(r#"_bucket{le="256"}"#)), (1.0, 2.0));
     assert_eq!(sizes("_sum"), 129.0);
     let results =
-        |result: &str| series[&*format!("tickcast_publish_messages_total{{result=\"{result}\"}}")];
+        |result: &str| series[&*format!("tickcast_publications_total{{result=\"{result}\"}}")];
     assert_eq!(
         ["accepted", "duplicate", "broker_full", "outcome_unknown"].map(results),
         [2.0, 1.0, 1.0, 0.0]
     );
     assert_eq!(series["tickcast_connections_rejected_total{reason=\"limit\"}"], 1.0);
+}
+
+#[test]
+fn handshakes_ages_round_trips_and_broker_calls_are_counted() {
+    let metrics = Metrics::new(Vec::new(), Vec::new());
+    metrics.observe_handshake(Duration::from_micros(500));
+    metrics.observe_handshake(Duration::from_micros(501));
+    metrics.observe_age(0);
+    metrics.observe_age(90_000);
+    metrics.observe_round_trip(Duration::from_millis(40));
+    metrics.observe_broker_publish(Duration::from_micros(90));
+    metrics.count_broker_error(BrokerCall::Read);
+    metrics.count_broker_error(BrokerCall::Read);
+    metrics.count_broker_error(BrokerCall::Subscribe);
+
+    let text = text(&Snapshot::empty(&metrics.events)).unwrap();
+    let series = series(&text);
+    let handshakes = |bound: &str| {
+        series[&*format!(
+            "tickcast_handshake_duration_seconds_bucket{{transport=\"websocket\",le=\"{bound}\"}}"
+        )]
+    };
+    assert_eq!((handshakes("0.0005"), handshakes("0.001")), (1.0, 2.0));
+    let ages = |bound: &str| {
+        series[&*format!(
+            "tickcast_connection_duration_seconds_bucket{{transport=\"websocket\",le=\"{bound}\"}}"
+        )]
+    };
+    assert_eq!((ages("1"), ages("86400"), ages("+Inf")), (1.0, 1.0, 2.0));
+    assert_eq!(series["tickcast_ping_rtt_seconds_sum"], 0.04);
+    assert_eq!(series["tickcast_broker_publish_duration_seconds_bucket{le=\"0.0001\"}"], 1.0);
+    let errors = ["publish", "read", "subscribe"]
+        .map(|op| series[&*format!("tickcast_broker_errors_total{{op=\"{op}\"}}")]);
+    assert_eq!(errors, [0.0, 2.0, 1.0]);
+}
+
+#[test]
+fn turns_are_counted_by_their_duration() {
+    let mut counters = WorkerCounters { pending_bytes: 7, ..WorkerCounters::default() };
+    for micros in [1, 100, 101, 2_000_000] {
+        counters.observe_turn(Duration::from_micros(micros));
+    }
+    let events = Events::default();
+    let threads = vec![Times { running: 2_500_000_000, waiting: 500_000_000 }];
+    let snapshot = Snapshot { workers: vec![counters; 2], threads, ..Snapshot::empty(&events) };
+    let text = text(&snapshot).unwrap();
+    let series = series(&text);
+    let turns = |suffix: &str| series[&*format!("tickcast_turn_duration_seconds{suffix}")];
+    assert_eq!(turns("_bucket{le=\"0.0001\"}"), 4.0);
+    assert_eq!(turns("_bucket{le=\"0.00025\"}"), 6.0);
+    assert_eq!(turns("_bucket{le=\"1\"}"), 6.0);
+    assert_eq!((turns("_count"), turns("_sum")), (8.0, 2.0 * 2.000_202));
+    assert_eq!(series["tickcast_output_pending_bytes{transport=\"websocket\"}"], 14.0);
+    assert_eq!(series["tickcast_worker_cpu_seconds_total{worker=\"0\"}"], 2.5);
+    assert_eq!(series["tickcast_worker_cpu_wait_seconds_total{worker=\"0\"}"], 0.5);
 }
 
 /// Counters are indexed by the number of the variant, and named by its place in the list.
@@ -335,14 +398,14 @@ fn ask_promtool(broker: Broker) {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-/// `docs/metrics.md` is this text. After a change, run the tests with `TICKCAST_BLESS=1` to write it.
+/// `docs/reference/metrics.md` is this text. After a change, run the tests with `TICKCAST_BLESS=1` to write it.
 #[test]
 fn the_reference_page_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/metrics.md");
     let page = markdown();
     if std::env::var_os("TICKCAST_BLESS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
     let current = std::fs::read_to_string(&path).unwrap_or_default() == page;
-    assert!(current, "docs/metrics.md is out of date; run with TICKCAST_BLESS=1");
+    assert!(current, "docs/reference/metrics.md is out of date; run with TICKCAST_BLESS=1");
 }

@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{BROKER_TIMEOUT, Node};
+use crate::metrics::{BrokerCall, Metrics};
 
 /// How long a topic stays subscribed after its last subscriber went. Clients that reload a page come back within it, and
 /// so do those that were told `unavailable` while very many topics were being opened: what was begun for them is not lost.
@@ -53,6 +54,7 @@ struct Reads {
 pub(crate) struct Keeper {
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
+    metrics: Arc<Metrics>,
     wake: Arc<Notify>,
     /// Its waiters are told that the broker's link is up again.
     link_up: Arc<Notify>,
@@ -67,9 +69,10 @@ impl Keeper {
     /// `wake` is notified when the hub has jobs; the waiters of `link_up`, when the broker's link comes up.
     pub(crate) fn new(node: &Node, wake: Arc<Notify>, link_up: Arc<Notify>) -> Self {
         let (hub, broker) = (Arc::clone(&node.hub), Arc::clone(&node.broker));
+        let metrics = Arc::clone(&node.metrics);
         let slots = Arc::new(Semaphore::new(READS_MAX));
         let (tasks, reads, idle) = (JoinSet::new(), HashMap::new(), VecDeque::new());
-        Self { hub, broker, wake, link_up, slots, tasks, reads, idle }
+        Self { hub, broker, metrics, wake, link_up, slots, tasks, reads, idle }
     }
 
     /// Works until it is dropped.
@@ -149,11 +152,12 @@ impl Keeper {
     fn spawn(&mut self, topic: Topic, purpose: Purpose) -> AbortHandle {
         let (hub, broker) = (Arc::clone(&self.hub), Arc::clone(&self.broker));
         let (slots, link_up) = (Arc::clone(&self.slots), Arc::clone(&self.link_up));
+        let metrics = Arc::clone(&self.metrics);
         self.tasks.spawn(async move {
             let mut pause = RETRY_MIN;
             while hub.holds(&topic) {
                 let slot = slots.acquire().await;
-                let state = read(&*broker, &topic, purpose).await;
+                let state = read(&*broker, &metrics, &topic, purpose).await;
                 drop(slot);
                 match state {
                     Ok(state) => {
@@ -173,18 +177,26 @@ impl Keeper {
 
 async fn read(
     broker: &dyn Broker,
+    metrics: &Metrics,
     topic: &Topic,
     purpose: Purpose,
 ) -> Result<TopicState, ReadError> {
+    let failed = |call| metrics.count_broker_error(call);
     if let Purpose::Open = purpose {
-        in_time(broker.subscribe(vec![topic.clone()])).await?;
+        let subscribed = in_time(broker.subscribe(vec![topic.clone()])).await;
+        subscribed.inspect_err(|_unavailable| failed(BrokerCall::Subscribe))?;
     }
     let history = match purpose {
         Purpose::Open => HistoryRequest::None,
         Purpose::Repair(after) => HistoryRequest::After(after),
         Purpose::History => HistoryRequest::After(0),
     };
-    let state = in_time(broker.read(topic, ReadRequest { create: true, history })).await?;
+    let state = in_time(broker.read(topic, ReadRequest { create: true, history })).await;
+    let state = state.inspect_err(|error| {
+        if let ReadError::Unavailable(_) = error {
+            failed(BrokerCall::Read);
+        }
+    })?;
     // A read that may create the topic always finds it.
     state.ok_or(ReadError::Unavailable(Unavailable))
 }

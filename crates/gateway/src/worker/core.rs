@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mio::event::Event;
@@ -21,7 +22,7 @@ use tickcast_protocol::{
 #[cfg(feature = "testing")]
 use super::faults::Faults;
 use super::session::{Phase, Sessions};
-use super::socket;
+use super::{millis, socket};
 use crate::metrics::{CloseReason, WorkerCounters};
 use crate::node::{Node, error_code};
 use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
@@ -59,7 +60,9 @@ pub(crate) struct State {
     pub(super) sessions: Sessions,
     pub(super) plan: Plan,
     pub(super) counters: WorkerCounters,
-    /// Seconds since the worker started.
+    /// Time since the worker started, as of the beginning of the turn.
+    pub(super) now: Duration,
+    /// The whole seconds of it.
     pub(super) second: u32,
     /// Connections whose socket is full, with their serials.
     pub(super) stalled: Vec<(ConnectionId, u32)>,
@@ -71,6 +74,8 @@ pub(crate) struct State {
     pub(super) publishes: Vec<PublishRequest>,
     items: VecDeque<Item>,
     scratch: Box<[u8]>,
+    /// The connection whose ping the bytes that are read now may answer.
+    pinged: Option<ConnectionId>,
     /// Publishing times of the publications taken in this turn, in milliseconds since 1970.
     pub(super) taken: Vec<u64>,
     /// Set when the node stops: who comes now is told to go elsewhere.
@@ -89,7 +94,7 @@ impl State {
         registry: Registry,
     ) -> Self {
         let limits = FanoutLimits {
-            subscriptions_per_connection: node.config.limits.subscriptions_per_connection,
+            subscriptions_per_connection: node.config().limits.subscriptions_per_connection,
             settle_ms: SETTLE_MS,
         };
         let mut state = Self {
@@ -100,6 +105,7 @@ impl State {
             sessions: Sessions::default(),
             plan: Plan::default(),
             counters: WorkerCounters::default(),
+            now: Duration::ZERO,
             second: 0,
             stalled: Vec::new(),
             resumable: Vec::new(),
@@ -107,6 +113,7 @@ impl State {
             publishes: Vec::new(),
             items: VecDeque::new(),
             scratch: Box::default(),
+            pinged: None,
             taken: Vec::new(),
             is_stopping: false,
             is_drained: false,
@@ -166,9 +173,10 @@ impl State {
         self.queue_replies();
     }
 
-    /// Begins a turn: the hub's items, and what is due now.
-    pub(super) fn begin(&mut self, now_ms: u64) {
-        self.fanout.advance(now_ms, &mut self.sessions);
+    /// Begins a turn, so long after the worker started: the hub's items, and what is due now.
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.now = now;
+        self.fanout.advance(millis(now), &mut self.sessions);
         let mut items = std::mem::take(&mut self.items);
         let stale = self.inbox.take(&mut items);
         for item in items.drain(..) {
@@ -267,7 +275,8 @@ impl State {
                 }
                 Ok(length) => {
                     session.last_traffic = self.second;
-                    session.awaits_pong = false;
+                    let was_pinged = std::mem::take(&mut session.awaits_pong);
+                    self.pinged = was_pinged.then_some(connection);
                     self.counters.received_bytes += length as u64;
                     if session.phase == Phase::Open {
                         self.decode(connection, &mut scratch[..length]);
@@ -292,7 +301,7 @@ impl State {
     /// Decodes what was read, together with what earlier reads left.
     fn decode(&mut self, connection: ConnectionId, input: &mut [u8]) {
         let message_max =
-            self.node.config.limits.payload_bytes.bytes() + COMMAND_OVERHEAD_BYTES_MAX;
+            self.node.config().limits.payload_bytes.bytes() + COMMAND_OVERHEAD_BYTES_MAX;
         let Some(session) = self.sessions.get(connection) else { return };
         let mut reader = session.reader.take();
         if session.phase != Phase::Open {
@@ -317,7 +326,7 @@ impl State {
                 self.reply_error(connection, None, ErrorCode::BadCommand, message);
             }
             Input::Ping(payload) => self.sessions.control(connection, Opcode::Pong, payload),
-            Input::Pong => {}
+            Input::Pong(payload) => self.pong(connection, payload),
             Input::Close(code) => {
                 self.close(connection, code.unwrap_or(CloseCode::NORMAL), "", CloseReason::Client);
             }
@@ -329,6 +338,22 @@ impl State {
             }
             _ => Flow::Stop,
         }
+    }
+
+    /// Measures the way of a ping and its pong. Each ping counts once: clients may send pongs as they like.
+    fn pong(&mut self, connection: ConnectionId, payload: &[u8]) {
+        let sent = payload.try_into().map(u64::from_be_bytes).map(Duration::from_micros);
+        if self.pinged.take() == Some(connection)
+            && let Ok(sent) = sent
+            && let Some(elapsed) = self.now.checked_sub(sent)
+        {
+            self.node.metrics.observe_round_trip(elapsed);
+        }
+    }
+
+    /// The payload of a ping that is sent in this turn: when that is, so that nothing is kept until its pong comes.
+    pub(super) fn ping_payload(&self) -> [u8; 8] {
+        u64::try_from(self.now.as_micros()).unwrap_or(u64::MAX).to_be_bytes()
     }
 
     fn command(&mut self, connection: ConnectionId, text: &str) {
@@ -344,7 +369,7 @@ impl State {
                 self.fanout.unsubscribe(connection, id.as_ref(), topics, &mut self.sessions);
             }
             Ok((id, Command::Publish(command))) => self.publish(connection, id, command),
-            Ok((id, Command::Auth)) => {
+            Ok((id, Command::Auth(_token))) => {
                 let message = "this node has no end-user tokens; subscribe without one";
                 self.reply_error(connection, id.as_ref(), ErrorCode::NotConfigured, message);
             }
@@ -370,7 +395,7 @@ impl State {
     }
 
     fn publish(&mut self, connection: ConnectionId, id: Option<Id>, command: PublishCommand<'_>) {
-        let config = &self.node.config;
+        let config = self.node.config();
         let max = config.limits.payload_bytes.bytes();
         if !config.websocket.publish {
             let message =
@@ -475,6 +500,7 @@ impl State {
         if session.phase == Phase::Open {
             self.counters.closed[label as usize] += 1;
         }
+        self.node.metrics.observe_age(self.second.saturating_sub(session.opened));
         self.node.connections.release();
         // Last: whatever happens in it, the numbers are right.
         self.fanout.detach(connection);

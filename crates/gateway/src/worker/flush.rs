@@ -89,7 +89,7 @@ impl State {
             session.stalled_since = second;
             if !std::mem::replace(&mut session.is_listed, true) {
                 self.stalled.push((connection, session.serial));
-                socket::be_patient(session, &self.node.config.websocket);
+                socket::be_patient(session, &self.node.config().websocket);
             }
         }
         self.fanout.set_blocked(connection, true);

@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) output: Option<Box<Output>>,
     /// Tells this session from a later one with the same index.
     pub(crate) serial: u32,
+    /// Second at which it was taken.
+    pub(crate) opened: u32,
     /// Second of the last bytes in either direction.
     pub(crate) last_traffic: u32,
     /// Second since which a full socket has taken nothing.
@@ -74,6 +76,7 @@ impl Session {
             reader: None,
             output: None,
             serial,
+            opened: second,
             last_traffic: second,
             stalled_since: 0,
             publishing: 0,
@@ -94,6 +97,15 @@ impl Session {
     /// Where replies are queued.
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output.get_or_insert_default().bytes
+    }
+
+    /// Bytes that wait for the socket.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.output.as_deref().map_or(0, |output| {
+            let rest = output.shared.as_ref();
+            let rest = rest.map_or(0, |(publication, written)| publication.frame().len() - written);
+            rest + output.bytes.len()
+        })
     }
 
     /// Whether the connection has so much under way that no more of its commands are read.
@@ -182,5 +194,21 @@ mod tests {
     fn an_idle_session_stays_small() {
         // Debug builds of mio carry 8 bytes more in each socket.
         assert!(size_of::<Option<Session>>() <= 56, "{}", size_of::<Option<Session>>());
+    }
+
+    #[test]
+    fn what_waits_is_the_rest_of_a_frame_and_the_bytes_behind_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut session = Session::new(socket, 1, 0);
+        assert_eq!(session.pending_bytes(), 0);
+        session.output().extend_from_slice(b"12345");
+        assert_eq!(session.pending_bytes(), 5);
+        let topic = tickcast_protocol::Topic::new("a").unwrap();
+        let position = tickcast_protocol::Position { epoch: "e".parse().unwrap(), offset: 1 };
+        let publication = Arc::new(Publication::new(topic, position, 0, b"1"));
+        let rest = publication.frame().len() - 3;
+        session.output.as_mut().unwrap().shared = Some((publication, 3));
+        assert_eq!(session.pending_bytes(), 5 + rest);
     }
 }

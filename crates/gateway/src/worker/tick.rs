@@ -35,6 +35,7 @@ impl State {
     }
 
     fn close_stalled(&mut self) {
+        self.counters.pending_bytes = 0;
         let mut stalled = std::mem::take(&mut self.stalled);
         stalled.retain(|(connection, serial)| {
             let is_stalled =
@@ -48,7 +49,8 @@ impl State {
 
     /// Whether a connection is still there and its socket full. One that was full for too long is closed.
     fn is_stalled(&mut self, connection: ConnectionId, serial: u32) -> bool {
-        let options = &self.node.config.websocket;
+        let config = self.node.config();
+        let options = &config.websocket;
         let is_same = |session: &&mut Session| session.serial == serial;
         let Some(session) = self.sessions.get(connection).filter(is_same) else { return false };
         session.is_listed = session.is_blocked;
@@ -56,6 +58,7 @@ impl State {
             socket::be_strict(session, options);
             return false;
         }
+        self.counters.pending_bytes += session.pending_bytes() as u64;
         let since = u64::from(self.second.saturating_sub(session.stalled_since));
         let is_over = since >= options.stall_timeout.as_secs();
         if is_over {
@@ -70,7 +73,7 @@ impl State {
 
     /// Looks at a slice of the connections every second, at each of them several times per ping interval.
     fn ping_idle(&mut self, ticks: RangeInclusive<u32>) {
-        let interval = u32::try_from(self.node.config.websocket.ping_interval.as_secs())
+        let interval = u32::try_from(self.node.config().websocket.ping_interval.as_secs())
             .unwrap_or(u32::MAX)
             .max(1);
         let period = (interval / LOOKS_PER_PING).max(1);
@@ -103,7 +106,8 @@ impl State {
                 CloseReason::PingTimeout,
             );
         } else {
-            self.sessions.control(connection, Opcode::Ping, &[]);
+            let payload = self.ping_payload();
+            self.sessions.control(connection, Opcode::Ping, &payload);
             self.counters.pings += 1;
         }
     }

@@ -66,7 +66,7 @@ async fn a_node_starts_without_its_redis_and_is_ready_when_that_comes() {
     let answer = Raw::connect(program.address).await.post("/v1/topics/a", "", "1").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     socket.expect_numbers("a", 1..=1).await;
-    let received = "tickcast_broker_messages_received_total";
+    let received = "tickcast_broker_publications_received_total";
     until(received, async || metric(&program, received).await == Some(1.0)).await;
     let age = metric(&program, "tickcast_broker_probe_age_seconds").await.expect("a link");
     assert!((0.0..2.5).contains(&age), "{age}");

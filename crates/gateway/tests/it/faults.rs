@@ -85,6 +85,10 @@ async fn a_broker_that_refuses_to_subscribe_is_asked_again() {
     socket.subscribe(json!(["a"])).await;
     node.publish_numbers("a", 1..=3).await;
     socket.expect_numbers("a", 1..=3).await;
+    for (op, failed) in [("subscribe", 2.0), ("read", 2.0), ("publish", 0.0)] {
+        let errors = format!("tickcast_broker_errors_total{{op=\"{op}\"}}");
+        assert_eq!(node.metric(&errors).await, failed, "{op}");
+    }
 }
 
 #[tokio::test]
@@ -285,10 +289,7 @@ async fn an_answer_that_was_lost_can_be_asked_for_again() {
     node.publish("a", "2").await;
     socket.expect_numbers("a", 1..=2).await;
     socket.expect_quiet().await;
-    assert_eq!(
-        node.metric(r#"tickcast_publish_messages_total{result="outcome_unknown"}"#).await,
-        1.0
-    );
+    assert_eq!(node.metric(r#"tickcast_publications_total{result="outcome_unknown"}"#).await, 1.0);
 }
 
 /// A broker that takes publications and never answers.

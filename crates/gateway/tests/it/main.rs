@@ -29,7 +29,6 @@ mod harness;
 mod broker;
 mod cluster;
 mod doctor;
-mod documents;
 mod faults;
 mod http;
 mod metrics;

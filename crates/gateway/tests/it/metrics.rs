@@ -52,8 +52,8 @@ async fn the_numbers_are_those_of_what_happened() {
         (r#"tickcast_subscriptions{transport="websocket"}"#, 6.0),
         ("tickcast_topics", 2.0),
         (r#"tickcast_subscribe_requests_total{result="accepted"}"#, 6.0),
-        (r#"tickcast_publish_messages_total{result="accepted"}"#, 10.0),
-        ("tickcast_broker_messages_received_total", 10.0),
+        (r#"tickcast_publications_total{result="accepted"}"#, 10.0),
+        ("tickcast_broker_publications_received_total", 10.0),
         (r#"tickcast_deliveries_total{transport="websocket"}"#, 30.0),
         (r#"tickcast_http_requests_total{route="publish",method="POST",code="2xx"}"#, 10.0),
         (r#"tickcast_http_requests_total{route="ws",method="GET",code="1xx"}"#, 3.0),
@@ -65,6 +65,22 @@ async fn the_numbers_are_those_of_what_happened() {
         node.until_metric(series, |value| value == expected).await;
     }
     assert!(node.metric("process_resident_memory_bytes").await > 0.0);
+    assert!(node.metric(r#"tickcast_worker_cpu_seconds_total{worker="1"}"#).await > 0.0);
+    assert!(node.metric("tickcast_turn_duration_seconds_count").await > 0.0);
+    let requests = node.metric("tickcast_broker_publish_duration_seconds_count").await;
+    assert_eq!(requests, 10.0);
+}
+
+#[tokio::test]
+async fn the_life_of_a_connection_is_measured() {
+    let node = Node::start().await;
+    let socket = node.connect().await;
+    let handshakes = r#"tickcast_handshake_duration_seconds_count{transport="websocket"}"#;
+    node.until_metric(handshakes, |count| count == 1.0).await;
+    let ended = r#"tickcast_connection_duration_seconds_count{transport="websocket"}"#;
+    assert_eq!(node.metric(ended).await, 0.0);
+    drop(socket);
+    node.until_metric(ended, |count| count == 1.0).await;
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn a_node_that_stops_tells_its_clients_and_closes() {
 
 #[tokio::test]
 async fn the_program_ends_well_when_it_is_asked_to() {
-    let mut program = Program::serve(&[("server.shutdown_timeout", "10s")]);
+    let mut program = Program::serve(&[("drain.timeout", "10s")]);
     let mut socket = Socket::open(program.address, "/v1/ws?topics=a").await;
     assert_eq!(socket.value().await["type"], "subscribed");
     let mut stuck = Raw::connect(program.address).await;
@@ -61,7 +61,7 @@ async fn the_program_ends_well_when_it_is_asked_to() {
 
 #[tokio::test]
 async fn a_full_socket_holds_nobody_up() {
-    let mut program = Program::serve(&[("server.shutdown_timeout", "60s")]);
+    let mut program = Program::serve(&[("drain.timeout", "60s")]);
     let mut full = Socket::narrow(program.address, "/v1/ws?topics=a").await;
     assert_eq!(full.value().await["type"], "subscribed");
     let mut witness = Socket::open(program.address, "/v1/ws?topics=a").await;

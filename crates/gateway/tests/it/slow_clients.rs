@@ -83,6 +83,8 @@ async fn in_mode_all_it_gets_a_gap_and_goes_on_from_the_newest() {
     publish_all(&node, &mut healthy, &mut oracle).await;
     assert!(node.metric(FULL).await > 0.0);
     node.until_metric("tickcast_slow_consumers", |slow| slow == 1.0).await;
+    let pending = node.metric(r#"tickcast_output_pending_bytes{transport="websocket"}"#).await;
+    assert!(pending <= (PAYLOAD_BYTES + 200) as f64, "{pending} bytes are more than one frame");
     let bytes = node.metric("tickcast_hub_log_bytes").await;
     let most = 2 * HISTORY * (PAYLOAD_BYTES + 200);
     assert!(bytes <= most as f64, "{bytes} bytes are kept for one client that does not read");

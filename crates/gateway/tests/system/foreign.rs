@@ -1,34 +1,18 @@
 //! Clients in processes of their own, written by others, that print every message as a line.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::oracle::{Follower, Oracle};
+use crate::packages::packages;
 
 /// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines that may wait for the test. More than any client is ahead of it.
 const LINES_MAX: usize = 100_000;
-
-/// Where `setup.sh` has put the packages.
-pub(crate) fn packages() -> PathBuf {
-    let pins = concat!(
-        include_str!("../clients/package.json"),
-        include_str!("../clients/package-lock.json"),
-        include_str!("../clients/requirements.txt")
-    );
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.test"));
-    let stamp = std::fs::read_to_string(folder.join("stamp")).unwrap_or_default();
-    assert!(
-        stamp == pins,
-        "the packages of this test are not installed: run crates/gateway/tests/clients/setup.sh"
-    );
-    folder
-}
 
 /// A client of the npm package `ws`.
 pub(crate) fn ws() -> Command {

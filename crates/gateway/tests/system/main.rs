@@ -9,6 +9,8 @@
 mod exposition;
 #[path = "../support/oracle.rs"]
 mod oracle;
+#[path = "../support/packages.rs"]
+mod packages;
 #[path = "../support/program.rs"]
 mod program;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::foreign;
+use crate::packages::packages;
 
 /// One line of a file, as it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) fn lines(ticks: &[Tick]) -> String {
 }
 
 fn read(file: &str, tick: impl Fn(&[(&str, &str)]) -> Tick) -> Vec<Tick> {
-    let path = foreign::packages().join("node_modules/vega-datasets/data").join(file);
+    let path = packages().join("node_modules/vega-datasets/data").join(file);
     let text = read_text(&path);
     let mut lines = text.lines();
     let names: Vec<_> = lines.next().expect("a header").split(',').collect();

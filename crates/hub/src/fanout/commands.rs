@@ -325,7 +325,13 @@ impl Fanout {
                 (None, ..) => {}
                 (_, true, _) => counters.resumes_reset += 1,
                 (_, false, true) => counters.resumes_gap += 1,
-                (_, false, false) => counters.resumes_complete += 1,
+                (_, false, false) => {
+                    let missed = log.last().saturating_sub(subscription.cursor);
+                    let owed =
+                        if subscription.mode == Mode::Latest { missed.min(1) } else { missed };
+                    counters.resumes_complete += 1;
+                    counters.resumes_replayed += owed;
+                }
             }
         }
         let max_rate = Rate::from_interval_ms(subscription.interval_ms);

@@ -21,6 +21,8 @@ pub struct Counters {
     pub subscribes_rejected: u64,
     /// Topics resumed with nothing missing.
     pub resumes_complete: u64,
+    /// Publications that those resumes owed: what the clients had missed, or the newest of it in mode `latest`.
+    pub resumes_replayed: u64,
     /// Topics resumed with a gap.
     pub resumes_gap: u64,
     /// Topics resumed with a reset.

@@ -62,7 +62,9 @@ enum Meaning {
         #[serde(skip_serializing_if = "Option::is_none")]
         key: Option<String>,
     },
-    Auth,
+    Auth {
+        token: String,
+    },
     Ping,
 }
 
@@ -141,7 +143,7 @@ impl From<Command<'_>> for Meaning {
             Command::Publish(PublishCommand { topic, data, key }) => {
                 Self::Publish { topic, data: String::from_utf8(data.to_vec()).unwrap(), key }
             }
-            Command::Auth => Self::Auth,
+            Command::Auth(token) => Self::Auth { token: token.reveal().to_owned() },
             Command::Ping => Self::Ping,
         }
     }
@@ -216,7 +218,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("publish_verbatim", r#"{"type":"publish","topic":"t","data": {"px":1.10, "n":1e400} }"#),
     ("publish_null", r#"{"type":"publish","topic":"t","data":null}"#),
-    ("auth", r#"{"type":"auth","id":7,"token":"eyJhbGciOi"}"#),
+    ("auth", r#"{"type":"auth","id":3,"token":"tck_R2x1ZS1leGFtcGxlLW5vdC1hLXJlYWwta2V5LTAwMDE"}"#),
+    ("auth_wrong", r#"{"type":"auth","id":7,"token":"hello"}"#),
+    ("auth_escapes", r#"{"type":"auth","token":"\u0061\"b"}"#),
+    ("auth_empty", r#"{"type":"auth","token":""}"#),
     ("ping", r#"{"type":"ping"}"#),
     ("ping_id", r#"{"type":"ping","id":1}"#),
     ("ping_text_id", r#"{"type":"ping","id":"c0ffee-1"}"#),
@@ -247,6 +252,9 @@ const ERRORS: &[(&str, &str)] = &[
         r#"{"type":"subscribe","id":7,"topics":["stocks.AAPL"],"mode":"latest"}"#,
     ),
     ("unsubscribe_no_topics", r#"{"type":"unsubscribe","id":7}"#),
+    ("auth_no_token", r#"{"type":"auth","id":7}"#),
+    ("auth_token_not_text", r#"{"type":"auth","id":7,"token":5}"#),
+    ("auth_unknown_key", r#"{"type":"auth","id":7,"token":"t","scheme":"x"}"#),
     ("publish_no_topic", r#"{"type":"publish","id":7,"data":1}"#),
     ("publish_no_data", r#"{"type":"publish","id":7,"topic":"t"}"#),
     ("publish_bad_topic", r#"{"type":"publish","id":7,"topic":"a b","data":1}"#),

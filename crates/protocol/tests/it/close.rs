@@ -37,13 +37,15 @@ fn about(code: CloseCode) -> &'static str {
         CloseCode::NORMAL => "You closed the connection.",
         CloseCode::PROTOCOL_ERROR => "A frame of yours breaks RFC 6455.",
         CloseCode::INVALID_TEXT => "A text of yours is not UTF-8.",
-        CloseCode::POLICY => "You sent one message in more than 64 fragments.",
+        CloseCode::POLICY => "You sent one message in more than 64 fragments, or five wrong keys.",
         CloseCode::TOO_BIG => "A message of yours is larger than a command can be.",
         CloseCode::RESTART => "The node stops; a `goaway` came before.",
         CloseCode::SLOW_CONSUMER => {
             "Data was waiting for you, and for 30 seconds you took none of it."
         }
         CloseCode::PING_TIMEOUT => "You did not answer a ping.",
+        CloseCode::ACCESS_CHANGED => "You hold a topic that you may not subscribe to any more.",
+        CloseCode::KEY_REVOKED => "Your key is not valid any more.",
         other => panic!("{other:?} has no description"),
     }
 }

@@ -98,16 +98,28 @@ pub(crate) const ERRORS: &[Described] = &[
         "the connection holds 100 subscriptions; at most 100 are allowed",
     ),
     of(
+        ErrorCode::Unauthorized,
+        Place::Both,
+        "A key is needed for this, or yours is wrong.",
+        "the key is not known here",
+    ),
+    of(
         ErrorCode::Forbidden,
+        Place::Both,
+        "Your key has no right to this. Without keys: this node takes no publications over WebSocket.",
+        "the key has no right to publish to this topic",
+    ),
+    of(
+        ErrorCode::RateLimited,
         Place::Reply,
-        "This node takes no publications over WebSocket. Publish over HTTP.",
-        "publishing over WebSocket is not allowed here; use POST /v1/topics/{topic}",
+        "Your key has published as much as it may for now. The message says when to go on.",
+        "the key has used up its rate; try again in 2 s",
     ),
     of(
         ErrorCode::NotConfigured,
         Place::Reply,
-        "This node has no end-user tokens. Go on without `auth`.",
-        "this node has no end-user tokens; subscribe without one",
+        "This node has no keys. Go on without `auth`.",
+        "this node has no keys; go on without `auth`",
     ),
     of(ErrorCode::NoValue, Place::Http, HTTP, "nothing was published to this topic yet"),
     of(
@@ -170,7 +182,9 @@ const fn is_last(code: ErrorCode) -> bool {
         | ErrorCode::PayloadTooLarge
         | ErrorCode::BatchTooLarge
         | ErrorCode::TooManySubscriptions
+        | ErrorCode::Unauthorized
         | ErrorCode::Forbidden
+        | ErrorCode::RateLimited
         | ErrorCode::NotConfigured
         | ErrorCode::NoValue
         | ErrorCode::IdempotencyConflict

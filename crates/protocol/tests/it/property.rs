@@ -200,7 +200,7 @@ fn check_command(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(serde_json::from_slice::<&RawValue>(publish.data).is_ok());
             id
         }
-        Ok((id, Command::Auth | Command::Ping)) => id,
+        Ok((id, Command::Auth(_) | Command::Ping)) => id,
         Err(CommandError { id, message, .. }) => {
             prop_assert!(is_bounded(&message), "{message}");
             id

@@ -31,6 +31,7 @@ const fn kind(message: &ServerMessage<'_>) -> &'static str {
         ServerMessage::Published { .. } => "published",
         ServerMessage::Gap { .. } => "gap",
         ServerMessage::Reset { .. } => "reset",
+        ServerMessage::Authenticated { .. } => "authenticated",
         ServerMessage::Status { .. } => "status",
         ServerMessage::Goaway { .. } => "goaway",
         ServerMessage::Error { .. } => "error",
@@ -52,6 +53,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(refused_rows());
     rows.extend(unsubscribed_rows());
     rows.extend(published_rows());
+    rows.extend(authenticated_rows());
     rows.extend(publication_rows());
     rows.extend(payload_rows());
     rows.extend(notice_rows());
@@ -195,6 +197,14 @@ fn published_row(
     let publication = publication(name, offset, 1_795_525_552_123 + later_ms, data);
     let text = String::from_utf8(publication.json().to_vec()).unwrap();
     Row { name: format!("publication.{variant}"), about, text }
+}
+
+fn authenticated_rows() -> Vec<Row> {
+    let make = |variant, about, id| row(variant, about, &ServerMessage::Authenticated { id });
+    vec![
+        make("id", "The connection has the rights of the key.", Some(&Id::Number(3))),
+        make("no_id", "The command had no `id`.", None),
+    ]
 }
 
 fn publication_rows() -> Vec<Row> {

@@ -8,7 +8,7 @@ use crate::config::{Config, Size};
 fn read(body: &str, key: Option<&str>) -> Result<Batch, Problem> {
     let defaults = Config::default().limits;
     let limits = Limits { batch_items: 4, payload_bytes: Size::new(8), ..defaults };
-    Batch::read(&Bytes::copy_from_slice(body.as_bytes()), &limits, key)
+    Batch::read(&Bytes::copy_from_slice(body.as_bytes()), &limits, key, &|_| Ok(()))
 }
 
 /// The items as `topic data key`, the refusals as `topic? code`.
@@ -94,7 +94,10 @@ fn a_body_that_cannot_be_read() {
     check("1\n2\n3\n4\n5\n", ErrorCode::BatchTooLarge, "more than 4 items");
     let limits = Config::default().limits;
     let body = Bytes::from_static(b"[\"\xff\"]");
-    assert_eq!(Batch::read(&body, &limits, None).unwrap_err().code(), ErrorCode::BadJson);
+    assert_eq!(
+        Batch::read(&body, &limits, None, &|_| Ok(())).unwrap_err().code(),
+        ErrorCode::BadJson
+    );
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn the_key_of_the_request_counts_the_items() {
 #[test]
 fn payloads_are_slices_of_the_body() {
     let body = Bytes::from_static(br#"[{"topic":"a","data":12}]"#);
-    let batch = Batch::read(&body, &Config::default().limits, None).unwrap();
+    let batch = Batch::read(&body, &Config::default().limits, None, &|_| Ok(())).unwrap();
     assert_eq!(batch.items[0].data.as_ptr(), body[21..].as_ptr());
 }
 

@@ -29,6 +29,8 @@ enum Fault {
     AnswerLost,
     /// The connection is closed after the answer.
     Close,
+    /// 429, with a `Retry-After` of so many seconds.
+    RateLimited(u64),
     /// Of every topic, only the items before this place are accepted.
     OnlyFirst(usize),
     /// An item with this payload is refused for good.
@@ -45,6 +47,8 @@ struct Kept {
     keys: HashMap<(String, String), usize>,
     requests: usize,
     items_in_largest_request: usize,
+    /// What came as `Authorization` last.
+    authorization: Option<String>,
 }
 
 impl Kept {
@@ -106,7 +110,16 @@ impl Gateway {
             let problem = r#"{"code":"broker_unavailable","detail":"no broker"}"#.to_owned();
             return Ok(answer(StatusCode::SERVICE_UNAVAILABLE, problem));
         }
+        if let Fault::RateLimited(seconds) = fault {
+            let problem = r#"{"code":"rate_limited","detail":"so fast"}"#.to_owned();
+            let mut answer = answer(StatusCode::TOO_MANY_REQUESTS, problem);
+            drop(answer.headers_mut().insert("retry-after", seconds.into()));
+            return Ok(answer);
+        }
         let path = request.uri().path().to_owned();
+        let authorization = request.headers().get("authorization");
+        self.kept.lock().authorization =
+            authorization.map(|bearer| bearer.to_str().unwrap().to_owned());
         let key =
             request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
         let body = request.into_body().collect().await?.to_bytes();
@@ -211,7 +224,9 @@ async fn one_payload_travels_as_it_is() {
     let (gateway, target) =
         Gateway::start(&[Fault::Unavailable, Fault::AnswerLost, Fault::None]).await;
     let payload = r#"{"px": 1.10, "big": 12345678901234567890}"#;
-    let said = run_single("tickcast pub stocks.AAPL x --key k", payload, &target).await.unwrap();
+    let said = run_single("tickcast pub stocks.AAPL x --idempotency-key k", payload, &target)
+        .await
+        .unwrap();
     assert_eq!(said, "published stocks.AAPL at offset 1 of epoch k3f9");
     assert_eq!(gateway.kept.lock().payloads["stocks.AAPL"], [payload]);
     assert_eq!(gateway.kept.lock().requests, 3);
@@ -223,8 +238,33 @@ async fn one_payload_travels_as_it_is() {
 
     let failure = run_single("tickcast pub a x", "up", &target).await.unwrap_err();
     assert!(matches!(&failure, Failure::Usage(text) if text.contains("--string")), "{failure}");
-    let failure = run_single("tickcast pub a x --key \u{e4}", "1", &target).await.unwrap_err();
+    let failure =
+        run_single("tickcast pub a x --idempotency-key \u{e4}", "1", &target).await.unwrap_err();
     assert!(matches!(failure, Failure::Usage(_)), "{failure}");
+}
+
+#[tokio::test]
+async fn the_key_is_presented() {
+    let (gateway, target) = Gateway::start(&[]).await;
+    let line = format!("tickcast pub a 1 --key tck_secret --url {target}");
+    let Command::Pub(args) = parse(&line) else { panic!("{line}") };
+    let target = args.client.target().unwrap();
+    run_single("tickcast pub a x", "1", &target).await.unwrap();
+    assert_eq!(gateway.kept.lock().authorization.as_deref(), Some("Bearer tck_secret"));
+}
+
+#[tokio::test]
+async fn the_rate_of_a_key_is_waited_for_however_often_it_is_hit() {
+    let faults = [&[Fault::RateLimited(0); 20][..], &[Fault::RateLimited(1), Fault::None]].concat();
+    let (gateway, target) = Gateway::start(&faults).await;
+    let started = Instant::now();
+    run_single("tickcast pub a x", "1", &target).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(gateway.kept.lock().requests, 22);
+
+    let (_gateway, target) = Gateway::start(&[Fault::RateLimited(1000)]).await;
+    let failure = run_single("tickcast pub a x", "1", &target).await.unwrap_err().to_string();
+    assert!(failure.contains("rate_limited") && failure.contains("--rate"), "{failure}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A WebSocket connection to a gateway, as a reader and a writer.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -41,6 +42,19 @@ pub(super) enum OpenError {
 }
 
 impl OpenError {
+    /// How long the gateway wants clients to stay away, if it has said so.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Client(_) => None,
+            Self::Refused(answer) => answer.retry_after,
+        }
+    }
+
+    /// Has a gateway answered that another time may be better?
+    pub(super) fn is_for_now(&self) -> bool {
+        matches!(self, Self::Refused(answer) if answer.is_temporary())
+    }
+
     /// Would the same happen again?
     pub(super) fn is_final(&self) -> bool {
         match self {
@@ -86,7 +100,7 @@ async fn handshake(
     socket.set_auto_close(false);
     socket.set_auto_pong(false);
     let (read, write) = socket.split(tokio::io::split);
-    Ok((Reader(read), Writer(write)))
+    Ok((Reader::new(read), Writer(write)))
 }
 
 /// Something that arrived.
@@ -104,19 +118,34 @@ pub(super) enum Received {
     Lost(String),
 }
 
-/// The reading half.
-pub(super) struct Reader(WebSocketRead<ReadHalf<Stream>>);
+type Reading = Pin<Box<dyn Future<Output = (Received, WebSocketRead<ReadHalf<Stream>>)>>>;
+
+/// The reading half. Holds the reading that is under way, so that nothing is lost when whoever waits gives up.
+pub(super) struct Reader(Reading);
 
 impl Reader {
-    /// The next thing to arrive. Must not be dropped before it is done, unless the connection is dropped as well.
-    pub(super) async fn next(&mut self) -> Received {
-        // Pongs and closes are sent by the writer, so the reader has nothing to send by itself.
-        let mut send_nothing = |_frame: Frame<'_>| std::future::ready(Ok::<(), Infallible>(()));
-        match self.0.read_frame(&mut send_nothing).await {
-            Ok(frame) => received(frame.opcode, into_bytes(frame.payload)),
-            Err(error) => Received::Lost(error.to_string().to_lowercase()),
-        }
+    fn new(half: WebSocketRead<ReadHalf<Stream>>) -> Self {
+        Self(Box::pin(read(half)))
     }
+
+    /// The next thing to arrive. May be given up and called again.
+    pub(super) async fn next(&mut self) -> Received {
+        let (received, half) = (&mut self.0).await;
+        self.0 = Box::pin(read(half));
+        received
+    }
+}
+
+async fn read(
+    mut half: WebSocketRead<ReadHalf<Stream>>,
+) -> (Received, WebSocketRead<ReadHalf<Stream>>) {
+    // Pongs and closes are sent by the writer, so the reader has nothing to send by itself.
+    let mut send_nothing = |_frame: Frame<'_>| std::future::ready(Ok::<(), Infallible>(()));
+    let received = match half.read_frame(&mut send_nothing).await {
+        Ok(frame) => received(frame.opcode, into_bytes(frame.payload)),
+        Err(error) => Received::Lost(error.to_string().to_lowercase()),
+    };
+    (received, half)
 }
 
 fn received(opcode: OpCode, payload: Bytes) -> Received {
@@ -148,6 +177,11 @@ impl Writer {
     /// Sends a command.
     pub(super) async fn send_text(&mut self, text: String) {
         self.send(Frame::text(Payload::Owned(text.into_bytes()))).await;
+    }
+
+    /// Says that nothing more is wanted.
+    pub(super) async fn send_close(&mut self) {
+        self.send(Frame::close(CloseCode::NORMAL.number(), b"")).await;
     }
 
     /// Answers a ping.

@@ -30,6 +30,13 @@ struct Subscription {
     topic: Topic,
     /// The last publication that arrived, or the place from which to go on.
     position: Option<Position>,
+    /// The connection on which it was asked for last, and from where.
+    asked_on: u64,
+    asked_from: Option<Position>,
+    /// The connection that feeds it: what another one says about it is no news.
+    source: u64,
+    /// What the connection before has still delivered while this one was asked: up to here it comes a second time.
+    covered: u64,
     /// The topic's last offset when it was acknowledged: what comes up to here was published before.
     acknowledged: u64,
     /// Nothing has arrived since a subscription without a position: the kept value may come first, if there is one.
@@ -86,6 +93,20 @@ struct Command<'a> {
     topics: &'a [Item<'a>],
 }
 
+impl Subscription {
+    /// It was acknowledged in this epoch: notes what has come since it was asked for.
+    fn covers(&mut self, epoch: Epoch) {
+        self.covered = 0;
+        let (Some(asked), Some(position)) = (self.asked_from, self.position) else { return };
+        if epoch == position.epoch && asked != position {
+            self.covered = position.offset;
+        } else if epoch == asked.epoch {
+            // The connection before knew of a newer epoch; this one has yet to hear of it.
+            self.position = Some(asked);
+        }
+    }
+}
+
 impl State {
     /// Nothing was asked for yet.
     pub(super) fn new(args: SubscribeArgs) -> Self {
@@ -95,6 +116,10 @@ impl State {
         let subscription = |topic| Subscription {
             topic,
             position: args.since,
+            asked_on: 0,
+            asked_from: None,
+            source: 0,
+            covered: 0,
             acknowledged: 0,
             fresh: false,
             mode: Mode::All,
@@ -109,19 +134,25 @@ impl State {
     }
 
     /// The commands for a fresh connection.
-    pub(super) fn subscribe_all(&mut self) -> Vec<String> {
-        self.subscribe(|wanted| !matches!(wanted, Wanted::Never(_)))
+    pub(super) fn subscribe_all(&mut self, link: u64) -> Vec<String> {
+        self.subscribe(link, |wanted| !matches!(wanted, Wanted::Never(_)))
     }
 
     /// The commands for topics whose time to ask again has come.
-    pub(super) fn subscribe_due(&mut self, now: Instant) -> Vec<String> {
-        self.subscribe(|wanted| matches!(wanted, Wanted::At(at) if *at <= now))
+    pub(super) fn subscribe_due(&mut self, link: u64, now: Instant) -> Vec<String> {
+        self.subscribe(link, |wanted| matches!(wanted, Wanted::At(at) if *at <= now))
     }
 
-    fn subscribe(&mut self, is_wanted: impl Fn(&Wanted) -> bool) -> Vec<String> {
+    fn subscribe(&mut self, link: u64, is_wanted: impl Fn(&Wanted) -> bool) -> Vec<String> {
         let mut items = Vec::new();
         for subscription in self.subscriptions.iter_mut().filter(|one| is_wanted(&one.wanted)) {
             subscription.wanted = Wanted::Asked;
+            subscription.asked_on = link;
+            subscription.asked_from = subscription.position;
+            if subscription.position.is_none() {
+                // It begins with the kept value there, so nothing of the connection before may come in between.
+                subscription.source = link;
+            }
             let since =
                 subscription.position.map(|at| Since { epoch: at.epoch, offset: at.offset });
             items.push(Item {
@@ -162,15 +193,25 @@ impl State {
             .then(|| format!("nothing could be subscribed: {first}"))
     }
 
+    /// Does a connection feed all that is still wanted?
+    pub(super) fn is_fed_by(&self, link: u64) -> bool {
+        let mut wanted =
+            self.subscriptions.iter().filter(|one| !matches!(one.wanted, Wanted::Never(_)));
+        wanted.all(|one| one.source == link && one.position.is_some())
+    }
+
     /// The gateway has acknowledged topics, and refused others.
     pub(super) fn subscribed(
         &mut self,
+        link: u64,
         topics: &[Acknowledged<'_>],
         errors: &[Rejected<'_>],
         now: Instant,
     ) {
         for ack in topics {
-            let Some(subscription) = self.find(ack.topic) else { continue };
+            let Some(subscription) = self.find_asked(link, ack.topic) else { continue };
+            subscription.source = link;
+            subscription.covers(ack.epoch);
             subscription.acknowledged = ack.offset;
             subscription.mode = ack.mode;
             // A first subscription goes on behind the value that follows the acknowledgement, not behind the
@@ -180,7 +221,7 @@ impl State {
             subscription.position.get_or_insert(first);
         }
         for error in errors {
-            let Some(subscription) = self.find(&error.topic) else { continue };
+            let Some(subscription) = self.find_asked(link, &error.topic) else { continue };
             subscription.wanted = match error.code {
                 "unavailable" => Wanted::At(now + UNAVAILABLE_RETRY),
                 code => {
@@ -190,10 +231,19 @@ impl State {
         }
     }
 
-    /// A publication has arrived.
-    pub(super) fn publication(&mut self, publication: &Publication<'_>) -> Arrival {
-        let Some(subscription) = self.find(publication.topic) else { return Arrival::default() };
+    /// A publication has arrived. None if it is no news.
+    pub(super) fn publication(
+        &mut self,
+        link: u64,
+        publication: &Publication<'_>,
+    ) -> Option<Arrival> {
+        let Some(subscription) = self.find(publication.topic) else {
+            return Some(Arrival::default());
+        };
         let offset = publication.offset;
+        if subscription.source != link || offset <= subscription.covered {
+            return None;
+        }
         let mut arrival =
             Arrival { live: offset > subscription.acknowledged, ..Arrival::default() };
         if let Some(position) = &mut subscription.position {
@@ -206,23 +256,50 @@ impl State {
             subscription.fresh = false;
             position.offset = position.offset.max(offset);
         }
-        arrival
+        Some(arrival)
     }
 
-    /// The gateway has named offsets that will not come.
-    pub(super) fn gap(&mut self, topic: &str, to: u64) {
-        if let Some(position) = self.find(topic).and_then(|one| one.position.as_mut()) {
+    /// The gateway has named offsets that will not come. Returns those of them that have not come before, if any.
+    pub(super) fn gap(
+        &mut self,
+        link: u64,
+        topic: &str,
+        (from, to): (u64, u64),
+    ) -> Option<(u64, u64)> {
+        let Some(subscription) = self.find(topic) else { return Some((from, to)) };
+        let from = from.max(subscription.covered + 1);
+        if subscription.source != link || from > to {
+            return None;
+        }
+        if let Some(position) = &mut subscription.position {
             position.offset = position.offset.max(to);
         }
+        Some((from, to))
     }
 
-    /// Offsets start anew; the next publication has this offset.
-    pub(super) fn reset(&mut self, topic: &str, epoch: Epoch, offset: u64) {
-        if let Some(subscription) = self.find(topic) {
-            subscription.position = Some(Position { epoch, offset: offset.saturating_sub(1) });
-            // The value that follows was published before the offsets started anew.
-            subscription.acknowledged = offset;
+    /// Offsets start anew; the next publication has this offset. `false` if that is no news.
+    pub(super) fn reset(&mut self, link: u64, topic: &str, epoch: Epoch, offset: u64) -> bool {
+        let Some(subscription) = self.find(topic) else { return true };
+        if subscription.source != link {
+            return false;
         }
+        // The connection before was reset too, and has gone on from there: nothing lies between the two.
+        let is_known = |position: Position| {
+            position.epoch == epoch && offset <= position.offset.saturating_add(1)
+        };
+        if subscription.covered > 0 && subscription.position.is_some_and(is_known) {
+            return false;
+        }
+        subscription.position = Some(Position { epoch, offset: offset.saturating_sub(1) });
+        subscription.covered = 0;
+        // The value that follows was published before the offsets started anew.
+        subscription.acknowledged = offset;
+        true
+    }
+
+    /// A topic that was asked for on this connection last.
+    fn find_asked(&mut self, link: u64, topic: &str) -> Option<&mut Subscription> {
+        self.find(topic).filter(|subscription| subscription.asked_on == link)
     }
 
     fn find(&mut self, topic: &str) -> Option<&mut Subscription> {
@@ -249,15 +326,19 @@ mod tests {
         Acknowledged { topic, epoch: "k".parse().unwrap(), offset, mode: Mode::All }
     }
 
+    fn arrival(state: &mut State, link: u64, offset: u64) -> Option<Arrival> {
+        state.publication(link, &Publication { topic: "a", offset, time: None, data: "1" })
+    }
+
     fn publish(state: &mut State, offset: u64) -> Arrival {
-        state.publication(&Publication { topic: "a", offset, time: None, data: "1" })
+        arrival(state, 1, offset).expect("news")
     }
 
     #[test]
     fn commands() {
         let mut first = state("tickcast sub b a a --mode latest --max-rate 2");
         assert_eq!(
-            first.subscribe_all(),
+            first.subscribe_all(1),
             [concat!(
                 r#"{"type":"subscribe","id":1,"topics":[{"topic":"a","mode":"latest","max_rate":2.0},"#,
                 r#"{"topic":"b","mode":"latest","max_rate":2.0}]}"#
@@ -265,13 +346,13 @@ mod tests {
         );
         let mut since = state("tickcast sub a --since k3f9:40");
         assert_eq!(
-            since.subscribe_all(),
+            since.subscribe_all(1),
             [
                 r#"{"type":"subscribe","id":1,"topics":[{"topic":"a","since":{"epoch":"k3f9","offset":40}}]}"#
             ]
         );
         let topics: Vec<_> = (0..250).map(|number| format!("t{number}")).collect();
-        let many = state(&format!("tickcast sub {}", topics.join(" "))).subscribe_all();
+        let many = state(&format!("tickcast sub {}", topics.join(" "))).subscribe_all(1);
         assert_eq!(many.len(), 3);
         assert!(many[2].starts_with(r#"{"type":"subscribe","id":3,"#));
     }
@@ -279,22 +360,22 @@ mod tests {
     #[test]
     fn positions_follow_what_arrives() {
         let mut state = state("tickcast sub a");
-        state.subscribe_all();
-        state.subscribed(&[ack("a", 10)], &[], Instant::now());
-        assert!(state.subscribe_all()[0].contains(r#""since":{"epoch":"k","offset":9}"#));
+        state.subscribe_all(1);
+        state.subscribed(1, &[ack("a", 10)], &[], Instant::now());
+        assert!(state.subscribe_all(1)[0].contains(r#""since":{"epoch":"k","offset":9}"#));
         assert_eq!(publish(&mut state, 10), Arrival::default(), "the kept value is not news");
         assert_eq!(publish(&mut state, 11), Arrival { live: true, ..Arrival::default() });
-        state.gap("a", 14);
+        assert_eq!(state.gap(1, "a", (12, 14)), Some((12, 14)));
         assert_eq!(publish(&mut state, 15).missing, None);
         assert_eq!(publish(&mut state, 18).missing, Some((16, 17)));
         assert!(publish(&mut state, 18).repeated);
-        assert!(state.subscribe_all()[0].contains(r#""since":{"epoch":"k","offset":18}"#));
-        state.reset("a", "m".parse().unwrap(), 3);
+        assert!(state.subscribe_all(1)[0].contains(r#""since":{"epoch":"k","offset":18}"#));
+        assert!(state.reset(1, "a", "m".parse().unwrap(), 3));
         assert_eq!(publish(&mut state, 3), Arrival::default());
-        assert!(state.subscribe_all()[0].contains(r#""since":{"epoch":"m","offset":3}"#));
+        assert!(state.subscribe_all(1)[0].contains(r#""since":{"epoch":"m","offset":3}"#));
         assert_eq!(
-            state.publication(&Publication { topic: "x", offset: 1, time: None, data: "1" }),
-            Arrival::default()
+            state.publication(1, &Publication { topic: "x", offset: 1, time: None, data: "1" }),
+            Some(Arrival::default())
         );
     }
 
@@ -302,8 +383,8 @@ mod tests {
     fn a_topic_without_a_kept_value_misses_nothing() {
         let check = |acknowledged, offset, missing| {
             let mut state = state("tickcast sub a");
-            state.subscribe_all();
-            state.subscribed(&[ack("a", acknowledged)], &[], Instant::now());
+            state.subscribe_all(1);
+            state.subscribed(1, &[ack("a", acknowledged)], &[], Instant::now());
             assert_eq!(publish(&mut state, offset).missing, missing, "{acknowledged} {offset}");
             assert_eq!(publish(&mut state, offset + 1).missing, None);
         };
@@ -313,24 +394,108 @@ mod tests {
         check(10, 11, None);
         check(10, 12, Some((11, 11)));
         let mut resumed = state("tickcast sub a --since k:9");
-        resumed.subscribed(&[ack("a", 10)], &[], Instant::now());
+        resumed.subscribe_all(1);
+        resumed.subscribed(1, &[ack("a", 10)], &[], Instant::now());
         assert_eq!(publish(&mut resumed, 11).missing, Some((10, 10)));
     }
 
     #[test]
     fn refused_topics_are_asked_for_again_only_if_that_can_help() {
         let mut state = state("tickcast sub a b");
-        state.subscribe_all();
+        state.subscribe_all(1);
         let now = Instant::now();
         let rejected =
             |topic: &'static str, code| Rejected { topic: topic.into(), code, message: "".into() };
-        state.subscribed(&[], &[rejected("a", "unavailable"), rejected("b", "forbidden")], now);
+        state.subscribed(1, &[], &[rejected("a", "unavailable"), rejected("b", "forbidden")], now);
         assert_eq!(state.due(), Some(now + UNAVAILABLE_RETRY));
         assert_eq!(state.nothing_left(), None);
-        assert!(state.subscribe_due(now).is_empty());
-        assert_eq!(state.subscribe_due(now + UNAVAILABLE_RETRY).len(), 1);
+        assert!(state.subscribe_due(1, now).is_empty());
+        assert_eq!(state.subscribe_due(1, now + UNAVAILABLE_RETRY).len(), 1);
         assert_eq!(state.due(), None);
-        state.subscribed(&[], &[rejected("a", "bad_topic")], now);
+        state.subscribed(1, &[], &[rejected("a", "bad_topic")], now);
         assert_eq!(state.nothing_left().unwrap(), "nothing could be subscribed: a (bad_topic) ");
+    }
+
+    /// A topic that was at 10 when a second connection asked for it, and at 13 when that one was acknowledged.
+    fn moving() -> State {
+        let mut state = state("tickcast sub a");
+        state.subscribe_all(1);
+        state.subscribed(1, &[ack("a", 10)], &[], Instant::now());
+        publish(&mut state, 10);
+        assert!(state.subscribe_all(2)[0].contains(r#""since":{"epoch":"k","offset":10}"#));
+        assert_eq!(arrival(&mut state, 1, 11), Some(Arrival { live: true, ..Arrival::default() }));
+        assert_eq!(state.gap(1, "a", (12, 12)), Some((12, 12)));
+        publish(&mut state, 13);
+        assert!(state.is_fed_by(1) && !state.is_fed_by(2));
+        state.subscribed(2, &[ack("a", 14)], &[], Instant::now());
+        assert!(state.is_fed_by(2) && !state.is_fed_by(1));
+        state
+    }
+
+    #[test]
+    fn a_second_connection_takes_over_without_a_hole_or_a_repetition() {
+        let mut state = moving();
+        assert_eq!(arrival(&mut state, 1, 14), None, "it comes on the second one too");
+        assert_eq!(state.gap(1, "a", (15, 16)), None);
+        for again in 11..=13 {
+            assert_eq!(arrival(&mut state, 2, again), None);
+        }
+        assert_eq!(arrival(&mut state, 2, 14), Some(Arrival::default()));
+        assert_eq!(arrival(&mut state, 2, 14).map(|arrival| arrival.repeated), Some(true));
+        assert_eq!(arrival(&mut state, 2, 17).and_then(|arrival| arrival.missing), Some((15, 16)));
+    }
+
+    #[test]
+    fn of_a_gap_on_the_second_connection_only_the_news_are_told() {
+        let mut state = moving();
+        assert_eq!(state.gap(2, "a", (11, 12)), None);
+        assert_eq!(state.gap(2, "a", (11, 20)), Some((14, 20)));
+        assert_eq!(arrival(&mut state, 2, 21), Some(Arrival { live: true, ..Arrival::default() }));
+    }
+
+    #[test]
+    fn a_reset_that_the_first_connection_has_told_is_not_told_again() {
+        let epoch = |text: &str| text.parse().unwrap();
+        let check = |offset, is_told, next, missing| {
+            let mut state = state("tickcast sub a --since k:10");
+            state.subscribe_all(1);
+            state.subscribed(1, &[ack("a", 10)], &[], Instant::now());
+            state.subscribe_all(2);
+            assert!(state.reset(1, "a", epoch("m"), 3));
+            publish(&mut state, 3);
+            publish(&mut state, 4);
+            let ack = Acknowledged { topic: "a", epoch: epoch("m"), offset, mode: Mode::All };
+            state.subscribed(2, &[ack], &[], Instant::now());
+            assert_eq!(state.reset(2, "a", epoch("m"), offset), is_told, "{offset}");
+            let arrival = arrival(&mut state, 2, next);
+            assert_eq!(arrival.and_then(|arrival| arrival.missing), missing, "{offset}");
+        };
+        check(4, false, 5, None);
+        check(5, false, 5, None);
+        check(8, true, 8, None);
+        check(4, false, 6, Some((5, 5)));
+
+        // The second connection has not heard of the new epoch yet.
+        let mut state = state("tickcast sub a --since k:10");
+        state.subscribe_all(1);
+        state.subscribed(1, &[ack("a", 10)], &[], Instant::now());
+        state.subscribe_all(2);
+        assert!(state.reset(1, "a", epoch("m"), 3));
+        state.subscribed(2, &[ack("a", 11)], &[], Instant::now());
+        assert_eq!(arrival(&mut state, 2, 11), Some(Arrival::default()));
+        assert!(state.reset(2, "a", epoch("m"), 3));
+    }
+
+    #[test]
+    fn a_topic_that_had_nothing_yet_belongs_to_the_connection_that_asked_last() {
+        let mut state = state("tickcast sub a");
+        state.subscribe_all(1);
+        state.subscribe_all(2);
+        state.subscribed(1, &[ack("a", 10)], &[], Instant::now());
+        assert_eq!(arrival(&mut state, 1, 10), None);
+        assert!(!state.is_fed_by(2));
+        state.subscribed(2, &[ack("a", 11)], &[], Instant::now());
+        assert_eq!(arrival(&mut state, 2, 11), Some(Arrival::default()));
+        assert!(state.is_fed_by(2));
     }
 }

@@ -64,6 +64,22 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Answers a handshake with another status; returns what was asked.
+    async fn refuse(&self, status: &str, headers: &str) -> String {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let mut asked = vec![0; 4096];
+        let length = stream.read(&mut asked).await.unwrap();
+        asked.truncate(length);
+        let problem = r#"{"code":"bad_origin","detail":"not here","hint":"set access.origins"}"#;
+        let length = problem.len();
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{problem}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(asked).unwrap()
+    }
+}
+
 impl Socket {
     async fn frame(&mut self) -> Option<Frame> {
         self.0.next().await.and_then(Result::ok)
@@ -86,6 +102,18 @@ impl Socket {
         let topic = format!(r#"{{"topic":"a","epoch":"k3f9","offset":{offset},"mode":"all"}}"#);
         self.say(&format!(r#"{{"type":"subscribed","id":1,"topics":[{topic}],"errors":[]}}"#))
             .await;
+    }
+
+    /// The answer to a ping shows that everything before it was handled.
+    async fn settle(&mut self) {
+        self.send(Frame::ping("x")).await;
+        assert!(self.frame().await.unwrap().is_pong());
+    }
+
+    /// The code with which the client closes.
+    async fn end(&mut self) -> Option<u16> {
+        let (code, _) = self.frame().await?.as_close()?;
+        Some(code.into())
     }
 
     async fn publish(&mut self, offset: u64) {
@@ -116,7 +144,8 @@ impl Running {
         let notices = Shared::default();
         let screen =
             Screen::new(&args, Box::new(out.clone()), Box::new(notices.clone()), [false; 2]);
-        let watch = Watch::new(args, screen);
+        let target = args.client.target().unwrap();
+        let watch = Watch::new(args, target, screen);
         let (stop, stopped) = oneshot::channel();
         let outcome = tokio::task::spawn_local(watch.run(async { drop(stopped.await) }));
         Self { out, notices, outcome, stop: Some(stop) }
@@ -187,15 +216,10 @@ fn a_lost_connection_resumes_where_it_was() {
         socket.publish(42).await;
         socket.send(Frame::close(Some(SocketCode::try_from(4008).unwrap()), "slow_consumer")).await;
 
-        let mut socket = gateway.accept().await;
-        socket.command().await;
-        socket.acknowledge(42).await;
-        socket.say(r#"{"type":"goaway","reconnect_in_ms":50}"#).await;
-        socket.publish(43).await;
-
         let mut next = gateway.accept().await;
-        assert!(next.command().await.contains(r#""offset":43}"#));
+        assert!(next.command().await.contains(r#""offset":42}"#));
         next.acknowledge(44).await;
+        next.publish(43).await;
         next.publish(44).await;
         let (outcome, out, notices) = running.end().await;
         assert_eq!(outcome, Ok(()));
@@ -203,15 +227,119 @@ fn a_lost_connection_resumes_where_it_was() {
         let notices: Vec<_> =
             notices.lines().map(|line| line.split("; reconnecting").next().unwrap()).collect();
         assert!(notices[0].starts_with("-- connection lost: "), "{notices:?}");
-        let rest = [
-            "-- reconnected",
-            "-- closed by the gateway: 4008 slow_consumer",
-            "-- reconnected",
-            "-- goaway in 0.1 s",
-            "-- the node goes away",
-            "-- reconnected",
-        ];
+        let rest =
+            ["-- reconnected", "-- closed by the gateway: 4008 slow_consumer", "-- reconnected"];
         assert_eq!(notices[1..], rest);
+    });
+}
+
+/// The offsets that were printed.
+fn offsets(out: &str) -> Vec<u64> {
+    out.lines().map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_node_that_goes_away_is_left_when_another_one_has_taken_over() {
+    test(async {
+        let gateway = Gateway::start().await;
+        let running = Running::start("tickcast sub a --since k3f9:40 --count 6", &gateway.target);
+        let mut old = gateway.accept().await;
+        old.command().await;
+        old.acknowledge(41).await;
+        old.publish(41).await;
+        old.say(r#"{"type":"goaway","reconnect_in_ms":50}"#).await;
+
+        // The old one delivers until the new one has acknowledged; what comes after that on it is not waited for.
+        let mut new = gateway.accept().await;
+        assert!(new.command().await.contains(r#""offset":41}"#));
+        old.publish(42).await;
+        old.publish(43).await;
+        old.settle().await;
+        new.acknowledge(44).await;
+        assert_eq!(old.end().await, Some(1000), "it is closed properly");
+        for offset in 42..=46 {
+            new.publish(offset).await;
+        }
+        let (outcome, out, notices) = running.end().await;
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(offsets(&out), [41, 42, 43, 44, 45, 46]);
+        let notices: Vec<_> = notices.lines().collect();
+        assert!(notices[0].starts_with("-- goaway in "), "{notices:?}");
+        assert_eq!(notices[1..], ["-- moved to another connection"]);
+    });
+}
+
+#[test]
+fn a_node_that_goes_away_before_the_other_one_is_there_costs_nothing() {
+    test(async {
+        let gateway = Gateway::start().await;
+        let running = Running::start("tickcast sub a --since k3f9:40 --count 4", &gateway.target);
+        let mut old = gateway.accept().await;
+        old.command().await;
+        old.acknowledge(41).await;
+        old.publish(41).await;
+        old.say(r#"{"type":"goaway","reconnect_in_ms":0}"#).await;
+        let mut new = gateway.accept().await;
+        new.command().await;
+        old.publish(42).await;
+        old.settle().await;
+        // The new connection is lost as well before it said anything, and then the old one is closed.
+        drop(new);
+        let restart = SocketCode::try_from(1012).unwrap();
+        old.send(Frame::close(Some(restart), "restart")).await;
+        let mut third = gateway.accept().await;
+        assert!(third.command().await.contains(r#""offset":42}"#));
+        third.acknowledge(44).await;
+        third.publish(43).await;
+        third.publish(44).await;
+        let (outcome, out, _) = running.end().await;
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(offsets(&out), [41, 42, 43, 44]);
+    });
+}
+
+#[test]
+fn json_shows_nothing_twice_either() {
+    test(async {
+        let gateway = Gateway::start().await;
+        let running =
+            Running::start("tickcast sub a --since k3f9:40 --json --count 2", &gateway.target);
+        let mut old = gateway.accept().await;
+        old.command().await;
+        old.acknowledge(41).await;
+        old.say(r#"{"type":"goaway","reconnect_in_ms":0}"#).await;
+        let mut new = gateway.accept().await;
+        new.command().await;
+        old.publish(41).await;
+        old.settle().await;
+        new.acknowledge(42).await;
+        new.publish(41).await;
+        new.publish(42).await;
+        let (outcome, out, _) = running.end().await;
+        assert_eq!(outcome, Ok(()));
+        let publications: Vec<_> = out.lines().filter(|line| line.contains("data")).collect();
+        assert_eq!(publications.len(), 2, "{out}");
+        assert!(publications[0].contains("41") && publications[1].contains("42"), "{out}");
+    });
+}
+
+#[test]
+fn a_gateway_that_is_full_is_asked_again_when_it_says_so() {
+    test(async {
+        let gateway = Gateway::start().await;
+        let running = Running::start("tickcast sub a --count 1 --key tck_secret", &gateway.target);
+        let asked = gateway.refuse("503 Service Unavailable", "retry-after: 1\r\n").await;
+        assert!(asked.contains("authorization: Bearer tck_secret\r\n"), "{asked}");
+        let refused = Instant::now();
+        let mut socket = gateway.accept().await;
+        assert!(refused.elapsed() >= Duration::from_secs(1), "{:?}", refused.elapsed());
+        socket.command().await;
+        socket.acknowledge(1).await;
+        socket.publish(1).await;
+        let (outcome, out, notices) = running.end().await;
+        assert_eq!((outcome, offsets(&out)), (Ok(()), vec![1]));
+        assert!(notices.starts_with("-- the gateway refused the connection: "), "{notices}");
+        assert!(!notices.contains("secret"), "{notices}");
     });
 }
 
@@ -234,9 +362,7 @@ fn everything_skipped_is_said() {
         socket.say(r#"{"type":"status","broker":"down"}"#).await;
         socket.say(r#"{"type":"error","code":"bad_option","message":"so\u001b[2J"}"#).await;
         socket.say("nonsense").await;
-        // The answer to a ping shows that everything before it was handled.
-        socket.send(Frame::ping("x")).await;
-        assert!(socket.frame().await.unwrap().is_pong());
+        socket.settle().await;
         running.stop();
         let (outcome, out, notices) = running.end().await;
         assert_eq!(outcome, Ok(()));
@@ -295,14 +421,15 @@ fn ends_that_are_not_worth_a_retry() {
         assert_eq!(outcome, Err("nothing could be subscribed: a (forbidden) no".to_owned()));
         assert_eq!(notices, "-- error a (forbidden) no\n");
 
-        let running = Running::start("tickcast sub a", &gateway.target);
-        let mut socket = gateway.accept().await;
-        socket.send(Frame::close(Some(SocketCode::try_from(4500).unwrap()), "banned")).await;
-        let (outcome, ..) = running.end().await;
-        assert_eq!(
-            outcome,
-            Err("closed by the gateway: 4500 banned; it does not want a retry".to_owned())
-        );
+        for (code, reason) in [(4500, "banned"), (4501, "key_revoked")] {
+            let running = Running::start("tickcast sub a", &gateway.target);
+            let mut socket = gateway.accept().await;
+            socket.send(Frame::close(Some(SocketCode::try_from(code).unwrap()), reason)).await;
+            let (outcome, ..) = running.end().await;
+            let expected =
+                format!("closed by the gateway: {code} {reason}; it does not want a retry");
+            assert_eq!(outcome, Err(expected));
+        }
     });
 }
 
@@ -311,11 +438,7 @@ fn a_first_connection_that_fails_is_the_end() {
     test(async {
         let gateway = Gateway::start().await;
         let running = Running::start("tickcast sub a", &gateway.target);
-        let (mut stream, _) = gateway.listener.accept().await.unwrap();
-        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
-        let problem = r#"{"code":"bad_origin","detail":"not here","hint":"set access.origins"}"#;
-        let head = format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n", problem.len());
-        stream.write_all((head + problem).as_bytes()).await.unwrap();
+        gateway.refuse("403 Forbidden", "").await;
         let (outcome, ..) = running.end().await;
         let expected =
             "the gateway refused the connection: bad_origin; not here; set access.origins";

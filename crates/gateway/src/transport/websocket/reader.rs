@@ -17,8 +17,8 @@ pub(crate) enum Event<'a> {
     Binary,
     /// A ping to be answered with the same payload.
     Ping(&'a [u8]),
-    /// A pong.
-    Pong,
+    /// A pong, with the payload of the ping that it answers.
+    Pong(&'a [u8]),
     /// The closing handshake, with the peer's code if it gave one.
     Close(Option<CloseCode>),
 }
@@ -174,7 +174,7 @@ impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
     fn frame(&mut self, header: Header, payload: &[u8]) -> Result<Flow, Violation> {
         match header.opcode {
             Opcode::Ping => Ok((self.handle)(Event::Ping(payload))),
-            Opcode::Pong => Ok((self.handle)(Event::Pong)),
+            Opcode::Pong => Ok((self.handle)(Event::Pong(payload))),
             Opcode::Close => {
                 let code = close_code(payload)?;
                 (self.handle)(Event::Close(code));

@@ -32,7 +32,7 @@ async fn what_is_no_json_is_not_published() {
     }
     let answer = node.post("/v1/topics/a?key=1", "", "1").await;
     assert_eq!((answer.status, answer.problem().as_str()), (400, "bad_option"));
-    assert_eq!(node.metric(r#"tickcast_publish_messages_total{result="accepted"}"#).await, 0.0);
+    assert_eq!(node.metric(r#"tickcast_publications_total{result="accepted"}"#).await, 0.0);
 }
 
 #[tokio::test]
@@ -119,9 +119,9 @@ async fn the_same_key_gives_the_same_answer_and_one_delivery() {
         offsets.map(|update| (update.topic, update.offset)),
         [("a", 1), ("b", 1), ("a", 2)].map(|(topic, offset)| (topic.to_owned(), offset))
     );
-    assert_eq!(node.metric(r#"tickcast_publish_messages_total{result="duplicate"}"#).await, 3.0);
+    assert_eq!(node.metric(r#"tickcast_publications_total{result="duplicate"}"#).await, 3.0);
     assert_eq!(
-        node.metric(r#"tickcast_publish_messages_total{result="idempotency_conflict"}"#).await,
+        node.metric(r#"tickcast_publications_total{result="idempotency_conflict"}"#).await,
         1.0
     );
 }

@@ -31,6 +31,8 @@ async fn a_new_connection_gets_exactly_what_was_missed() {
     node.publish_numbers("a", 51..=53).await;
     up_to_date.expect_numbers("a", 51..=53).await;
     assert_eq!(node.metric(r#"tickcast_resumes_total{result="complete"}"#).await, 6.0);
+    let replayed = node.metric("tickcast_resume_replayed_publications_total").await;
+    assert_eq!(replayed, 50.0 + 49.0 + 30.0 + 2.0 + 1.0);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Frame, Node, Opcode, frame};
+use crate::harness::{Node, Opcode, frame};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -14,13 +14,19 @@ async fn a_silent_client_is_pinged_and_may_stay_if_it_answers() {
     let mut raw = node.raw().await;
     raw.upgrade().await;
     for _ in 0..3 {
-        let ping = Frame { opcode: Opcode::Ping as u8, payload: Vec::new() };
-        assert_eq!(raw.frame().await, Some(ping));
-        raw.write(frame(true, Opcode::Pong, "")).await;
+        let ping = raw.frame().await.expect("an open connection");
+        assert_eq!(ping.opcode, Opcode::Ping as u8);
+        // Pongs that answer no ping are no measurements.
+        raw.write(frame(true, Opcode::Pong, &ping.payload).repeat(2)).await;
     }
     raw.write(frame(true, Opcode::Text, r#"{"type":"ping"}"#)).await;
     while raw.frame().await.expect("an open connection").opcode != Opcode::Text as u8 {}
-    assert!(node.metric("tickcast_pings_total").await >= 3.0);
+    let pings = node.metric("tickcast_pings_total").await;
+    assert!(pings >= 3.0);
+    let measured = node.metric("tickcast_ping_rtt_seconds_count").await;
+    assert!((3.0..=pings).contains(&measured), "{measured} of {pings}");
+    // A clock of another kind in the payload would show as years.
+    assert!(node.metric("tickcast_ping_rtt_seconds_sum").await < 60.0);
 }
 
 #[tokio::test]

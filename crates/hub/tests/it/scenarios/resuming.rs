@@ -163,6 +163,7 @@ fn with_history_off_since_gets_what_the_log_covers() {
     }
     let counters = rig.counters();
     assert_eq!((counters.resumes_complete, counters.resumes_gap), (2, 1));
+    assert_eq!(counters.resumes_replayed, 2 + 3);
     assert_eq!((counters.gaps_expired.notices, counters.gaps_expired.publications), (1, 3));
 }
 
@@ -193,7 +194,8 @@ fn mode_latest_needs_no_history() {
     rig.run_job("open t");
     assert_eq!(rig.jobs(), [""; 0]);
     rig.expect(client, &["ok 1: t@a/5 latest", "t 5"]);
-    assert_eq!(rig.counters().resumes_complete, 1);
+    let counters = rig.counters();
+    assert_eq!((counters.resumes_complete, counters.resumes_replayed), (1, 1));
     // Changing to `all` before the first command is answered needs it after all.
     let other = rig.attach();
     rig.subscribe(other, 1, &format!("{since},\"u\""));

@@ -33,7 +33,7 @@ fn read_cut(input: &[u8], cuts: &[usize]) -> (Vec<String>, Option<u16>) {
                 Event::Text(text) => format!("text {text}"),
                 Event::Binary => "binary".to_owned(),
                 Event::Ping(payload) => format!("ping {}", payload.len()),
-                Event::Pong => "pong".to_owned(),
+                Event::Pong(payload) => format!("pong {}", payload.len()),
                 Event::Close(code) => format!("close {:?}", code.map(CloseCode::number)),
             });
             Flow::Continue
@@ -59,7 +59,7 @@ fn good_frames() {
     check(&frame(0x81, b""), &["text "]);
     check(&frame(0x82, b"\xff"), &["binary"]);
     check(&frame(0x89, b"abc"), &["ping 3"]);
-    check(&frame(0x8A, b""), &["pong"]);
+    check(&frame(0x8A, b""), &["pong 0"]);
     check(&frame(0x88, b""), &["close None"]);
     check(&frame(0x88, b"\x03\xe8bye"), &["close Some(1000)"]);
     check(

@@ -1,0 +1,113 @@
+//! Connections of the public listener.
+
+use super::{Row, WEBSOCKET, counter, gauge, histogram};
+use crate::metrics::CloseReason;
+
+pub(super) const CONNECTIONS: &[Row] = &[
+    gauge(
+        "tickcast_connections",
+        "Open connections of the public listener. http: those that serve requests, or are in their handshake.",
+        &["transport"],
+        |s, out| {
+            out.value(&["http"], s.http_connections());
+            out.value(&[WEBSOCKET], s.sum(|worker| worker.connections));
+        },
+    ),
+    gauge(
+        "tickcast_connections_max",
+        "Bound on all open connections of the public listener together.",
+        &[],
+        |s, out| out.value(&[], s.limits.connections as u64),
+    ),
+    counter(
+        "tickcast_connections_opened_total",
+        "Connections that completed their handshake.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.opened)),
+    ),
+    histogram(
+        "tickcast_handshake_duration_seconds",
+        "Time from the header of a request for a WebSocket to the open connection.",
+        &["transport"],
+        |s, out| out.buckets(&[WEBSOCKET], s.events.handshakes()),
+    ),
+    histogram(
+        "tickcast_connection_duration_seconds",
+        "Age of connections at their end, in whole seconds.",
+        &["transport"],
+        |s, out| out.buckets(&[WEBSOCKET], s.events.ages()),
+    ),
+    counter(
+        "tickcast_connections_closed_total",
+        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; internal: serving it panicked.",
+        &["transport", "reason"],
+        |s, out| {
+            for (reason, text) in CloseReason::TEXTS.iter().enumerate() {
+                out.value(&[WEBSOCKET, text], s.sum(|worker| worker.closed[reason]));
+            }
+        },
+    ),
+    counter(
+        "tickcast_connection_panics_total",
+        "Connections that were closed because serving them panicked: a bug, whose place is in the log. The others went on.",
+        &["transport"],
+        |s, out| {
+            out.value(&["http"], s.events.http_panics());
+            out.value(&[WEBSOCKET], s.sum(|worker| worker.panics));
+        },
+    ),
+    counter(
+        "tickcast_connections_rejected_total",
+        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached.",
+        &["reason"],
+        |s, out| out.value(&["limit"], s.events.refused()),
+    ),
+    gauge(
+        "tickcast_output_pending_bytes",
+        "Bytes that wait in the node for full sockets, as of the last second: the rest of a frame that was begun, and replies. Publications do not wait here, but in the log.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.pending_bytes)),
+    ),
+    gauge(
+        "tickcast_slow_consumers",
+        "Connections whose socket has been full since a second ago or longer.",
+        &[],
+        |s, out| out.value(&[], s.sum(|worker| worker.stalled)),
+    ),
+    counter(
+        "tickcast_socket_full_total",
+        "Times that a socket took less than the client was owed. The rest follows from the log once it is writable.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.blocked)),
+    ),
+    counter(
+        "tickcast_writes_total",
+        "Writes to sockets. One write carries everything that a connection is owed in a turn.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.writes)),
+    ),
+    counter(
+        "tickcast_sent_bytes_total",
+        "Bytes written to sockets, after the handshake.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.sent_bytes)),
+    ),
+    counter(
+        "tickcast_received_bytes_total",
+        "Bytes read from sockets, after the handshake.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.received_bytes)),
+    ),
+    counter(
+        "tickcast_pings_total",
+        "Pings sent to connections that were silent for the ping interval.",
+        &[],
+        |s, out| out.value(&[], s.sum(|worker| worker.pings)),
+    ),
+    histogram(
+        "tickcast_ping_rtt_seconds",
+        "Time from a ping to its pong: the way to a silent client and back.",
+        &[],
+        |s, out| out.buckets(&[], s.events.round_trips()),
+    ),
+];
