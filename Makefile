@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run cluster test check bench docs simulate setup fmt
+.PHONY: run cluster test check bench docs simulate chaos setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -38,6 +38,11 @@ docs:
 SEEDS := 20000
 simulate:
 	TICKCAST_SIMULATION_SEEDS=$(SEEDS) cargo test -p tickcast --test it simulation
+
+## chaos: nodes, Redis and networks fail in turn under load, for as long as you like; for example `make chaos MINUTES=600`
+MINUTES := 60
+chaos:
+	TICKCAST_CHAOS_MINUTES=$(MINUTES) cargo test -p tickcast --test storm chaos -- --nocapture
 
 ## setup: what the tests need beside the Rust toolchain, Node.js and Python
 setup:

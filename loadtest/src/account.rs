@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use serde::Serialize;
+use tickcast_protocol::{Epoch, Position};
 
 /// Holes remembered per subscription. Beyond it, a frame that comes late counts as a duplicate while its place stays
 /// missing: a server that reorders this much has failed already.
@@ -24,6 +25,8 @@ pub enum Verdict {
     OutOfOrder,
     /// Seen before, or older than the subscription.
     Duplicate,
+    /// Seen before on the connection that this one has taken over from, as it must be; not counted.
+    Overlap,
 }
 
 /// The numbers of an account.
@@ -48,6 +51,8 @@ pub struct Totals {
 struct Cursor {
     /// Highest offset seen, or acknowledged.
     last: u64,
+    /// The number of the epoch, plus 1; 0 if there is none that could be resumed.
+    epoch: u64,
     /// The next frame may be the kept value at the acknowledged offset.
     snapshot_due: bool,
 }
@@ -58,6 +63,8 @@ pub struct Account {
     cursors: Vec<Cursor>,
     /// Offsets passed over, per subscription; empty for a server that does its work.
     holes: HashMap<usize, Vec<Range<u64>>>,
+    /// What the connections that have taken over have yet to repeat, per subscription; empty unless clients move.
+    overlaps: HashMap<usize, Range<u64>>,
     totals: Totals,
 }
 
@@ -68,15 +75,36 @@ impl Account {
         Self {
             cursors: vec![Cursor::default(); subscriptions],
             holes: HashMap::new(),
+            overlaps: HashMap::new(),
             totals: Totals::default(),
         }
     }
 
     /// Notes the acknowledged offset: the frame at it is the snapshot, the ones after it are expected.
     /// Numbers beyond the account are ignored, here and below.
-    pub fn acknowledge(&mut self, subscription: usize, offset: u64) {
+    pub fn acknowledge(&mut self, subscription: usize, offset: u64, epoch: Option<Epoch>) {
         if let Some(cursor) = self.cursors.get_mut(subscription) {
-            *cursor = Cursor { last: offset, snapshot_due: offset > 0 };
+            let epoch = epoch.map_or(0, |epoch| epoch.number().saturating_add(1));
+            *cursor = Cursor { last: offset, epoch, snapshot_due: offset > 0 };
+            self.overlaps.remove(&subscription);
+        }
+    }
+
+    /// Where a subscription goes on; `None` if it was never acknowledged with an epoch.
+    #[must_use]
+    pub fn position(&self, subscription: usize) -> Option<Position> {
+        let cursor = self.cursors.get(subscription)?;
+        let epoch = Epoch::new(cursor.epoch.checked_sub(1)?);
+        // The kept value was published before, so it is not waited for.
+        Some(Position { epoch, offset: cursor.last })
+    }
+
+    /// Notes that another connection goes on with a subscription from `since`: what has come in the meantime comes again.
+    pub fn take_over(&mut self, subscription: usize, since: u64) {
+        let Some(cursor) = self.cursors.get_mut(subscription) else { return };
+        cursor.snapshot_due = false;
+        if cursor.last > since {
+            self.overlaps.insert(subscription, since.saturating_add(1)..cursor.last + 1);
         }
     }
 
@@ -110,6 +138,12 @@ impl Account {
 
     /// Books a frame at or below the highest offset.
     fn deliver_late(&mut self, subscription: usize, offset: u64) -> Verdict {
+        if let Some(overlap) = self.overlaps.get_mut(&subscription)
+            && overlap.contains(&offset)
+        {
+            overlap.start = offset + 1;
+            return Verdict::Overlap;
+        }
         let holes = self.holes.get_mut(&subscription);
         let hole = holes.and_then(|holes| {
             holes.iter().position(|hole| hole.contains(&offset)).map(|place| (holes, place))
@@ -157,7 +191,7 @@ mod tests {
     /// Books `offsets` on one subscription acknowledged at 10, then closes at 15.
     fn account(offsets: &[u64]) -> Totals {
         let mut account = Account::new(1);
-        account.acknowledge(0, 10);
+        account.acknowledge(0, 10, None);
         for offset in offsets {
             account.deliver(0, *offset);
         }
@@ -196,16 +230,35 @@ mod tests {
     #[test]
     fn the_first_publication_of_a_fresh_topic_is_no_snapshot() {
         let mut account = Account::new(2);
-        account.acknowledge(0, 0);
+        account.acknowledge(0, 0, None);
         assert_eq!(account.deliver(0, 1), Verdict::Received);
         assert_eq!(account.deliver(7, 1), Verdict::Duplicate);
         assert_eq!(account.outstanding(|_| 3), 2 + 3);
     }
 
     #[test]
+    fn what_two_connections_bring_is_no_duplicate_once() {
+        let mut account = Account::new(1);
+        assert_eq!(account.position(0), None);
+        account.acknowledge(0, 10, Some(Epoch::new(7)));
+        assert_eq!(account.position(0), Some(Position { epoch: Epoch::new(7), offset: 10 }));
+        for offset in 11..=13 {
+            assert_eq!(account.deliver(0, offset), Verdict::Received);
+        }
+        account.take_over(0, 11);
+        let verdicts = [12, 13, 13, 11, 14].map(|offset| account.deliver(0, offset));
+        let again = [Verdict::Duplicate; 2];
+        assert_eq!(verdicts[..2], [Verdict::Overlap; 2]);
+        assert_eq!(verdicts[2..4], again);
+        assert_eq!(verdicts[4], Verdict::Received);
+        let totals = account.close(|_| 14);
+        assert_eq!((totals.received, totals.missing, totals.duplicate), (4, 0, 2));
+    }
+
+    #[test]
     fn remembered_holes_are_bounded() {
         let mut account = Account::new(1);
-        account.acknowledge(0, 0);
+        account.acknowledge(0, 0, None);
         let holes = u64::try_from(HOLES_PER_SUBSCRIPTION_MAX).expect("small") + 10;
         for hole in 1..=holes {
             account.deliver(0, hole * 2);

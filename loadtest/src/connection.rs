@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::http::{HttpError, Message, excerpt};
 use crate::reactor::Clock;
+use crate::target::Target;
 use crate::wire::{Frame, FrameError, FrameScanner, accept_key, base64};
 
 /// Why a connection did not come to life, or ended.
@@ -30,6 +31,8 @@ pub enum ConnectionError {
     Refused {
         /// The status line.
         status: String,
+        /// Seconds to stay away, if the server has named them.
+        retry_after: Option<u64>,
         /// The front of the body.
         body: String,
     },
@@ -71,14 +74,14 @@ impl Connection {
 
     /// Sends the upgrade request as soon as the socket is connected; does nothing at any other time.
     ///
-    /// `target` is path and query; `number` makes the key differ from the other connections' keys.
+    /// `path` has the query, too; `number` makes the key differ from the other connections' keys.
     ///
     /// # Errors
     /// If the connection was refused.
     pub fn upgrade(
         &mut self,
-        host: &str,
-        target: &str,
+        target: &Target,
+        path: &str,
         number: usize,
     ) -> Result<(), ConnectionError> {
         if !matches!(self.phase, Phase::Connecting) {
@@ -93,8 +96,9 @@ impl Connection {
         }
         let key = key(number);
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\n{}Upgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n",
+            target.fields()
         );
         // The buffer of a fresh socket takes the bounded request whole.
         self.stream.write_all(request.as_bytes())?;
@@ -103,13 +107,13 @@ impl Connection {
     }
 
     /// Reads what the socket has into `scratch` and calls `on_frame` for every complete frame, with the reading of the
-    /// clock taken once after the read that completed it.
+    /// clock taken once after the read that completed it. `ended` says that the end of the stream is there, too.
     ///
     /// # Errors
     /// If the connection ended or broke the protocol. It must not be used again.
     pub fn read(
         &mut self,
-        number: usize,
+        (number, ended): (usize, bool),
         scratch: &mut [u8],
         clock: Clock,
         mut on_frame: impl FnMut(Frame<'_>, u64),
@@ -137,10 +141,24 @@ impl Connection {
                 Phase::Connecting => {}
             }
             // A short read has emptied the socket, and the next arrival is a new edge.
-            if length < scratch.len() {
+            if length < scratch.len() && !ended {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the handshake is over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Sends a command, which the buffer of a fresh socket takes whole.
+    ///
+    /// # Errors
+    /// If the connection has ended.
+    pub fn send(&mut self, frame: &[u8]) -> Result<(), ConnectionError> {
+        Ok(self.stream.write_all(frame)?)
     }
 
     /// Sends a small control frame if the socket has room; a client that cannot keep up does not answer pings.
@@ -160,6 +178,7 @@ fn upgraded(answer: &[u8], number: usize) -> Result<Option<&[u8]>, ConnectionErr
     if message.status() != Some(101) {
         return Err(ConnectionError::Refused {
             status: message.first_line.to_owned(),
+            retry_after: message.field("retry-after").and_then(|seconds| seconds.parse().ok()),
             body: excerpt(message.body),
         });
     }
@@ -178,8 +197,13 @@ pub struct Notice<'a> {
     /// The topic that a `gap` or a `reset` is about.
     #[serde(borrow)]
     pub topic: Option<Cow<'a, str>>,
+    /// The epoch that a `reset` begins.
+    #[serde(borrow)]
+    pub epoch: Option<Cow<'a, str>>,
     /// The offset that a `reset` continues from.
     pub offset: Option<u64>,
+    /// When a `goaway` wants the client to connect elsewhere, in milliseconds from now.
+    pub reconnect_in_ms: Option<u64>,
     /// Acknowledged topics.
     #[serde(default)]
     pub topics: Vec<Acknowledged<'a>>,
@@ -194,6 +218,9 @@ pub struct Acknowledged<'a> {
     /// Its name.
     #[serde(borrow)]
     pub topic: Cow<'a, str>,
+    /// Its epoch.
+    #[serde(borrow, default)]
+    pub epoch: Cow<'a, str>,
     /// Its last offset at that moment.
     pub offset: u64,
 }

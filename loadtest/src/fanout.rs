@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::publisher::{PublishPlan, Published, Publisher};
 use crate::reactor::Reactor;
 use crate::receivers::{ConnectionPlan, Notices, Ramp, Receivers};
-use crate::target::Target;
+use crate::target::{Key, Targets};
 use crate::units::{count, figure, ms, nanos, ratio, seconds, thousands, to_u64};
 
 /// Frames timed per run when `--sample 0` leaves the choice to us: enough for a p99.9, cheap enough not to matter.
@@ -43,12 +43,16 @@ const GENERATOR_CPU_MAX: f64 = 0.90;
 /// What to run; the flags of `tickcast-load fanout`.
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct FanoutArgs {
-    /// Public listener of the server
+    /// Public listener of the server; of several, separated by commas, whoever loses one goes on with the next
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// Public listener that the subscribers connect to, if it is another node [default: --url]
+    /// Public listener that the subscribers connect to, if it is another node, or several [default: --url]
     #[arg(long)]
     pub subscribe_url: Option<String>,
+    /// Key to present, if the server asks for one; as a flag it is seen by every user of this machine
+    #[arg(long, env = "TICKCAST__CLIENT__KEY", hide_env_values = true)]
+    #[serde(skip)]
+    pub key: Option<Key>,
     /// WebSocket connections to open
     #[arg(long, default_value_t = 1000)]
     pub connections: usize,
@@ -117,6 +121,7 @@ impl Default for FanoutArgs {
         Self {
             url: "http://127.0.0.1:8080".to_owned(),
             subscribe_url: None,
+            key: None,
             connections: 1000,
             topics: 1,
             topics_per_connection: 1,
@@ -167,7 +172,10 @@ impl FanoutArgs {
 
     fn connection_plan(&self) -> Result<ConnectionPlan, LoadError> {
         Ok(ConnectionPlan {
-            target: Target::resolve(self.subscribe_url.as_ref().unwrap_or(&self.url))?,
+            targets: Targets::resolve(
+                self.subscribe_url.as_ref().unwrap_or(&self.url),
+                self.key.as_ref(),
+            )?,
             topics: TopicPlan::new(&self.prefix, self.topics, self.topics_per_connection),
             mode: self.mode.clone(),
             max_rate: self.max_rate,
@@ -236,6 +244,8 @@ pub struct FanoutReport {
     pub deliveries: Totals,
     /// What else the server said.
     pub notices: Notices,
+    /// From the end of a connection to the acknowledgement of the one that has resumed, of the clients that came back.
+    pub away: LatencySummary,
     /// Length of the measured window, in nanoseconds.
     pub window_ns: u64,
     /// Deliveries that arrived in the window.
@@ -287,11 +297,11 @@ pub fn run_observed(
     }
     let mut reactor = Reactor::new()?;
     let (topics, slow) = (plan.topics.clone(), plan.slow());
-    let target = Target::resolve(&args.url)?;
+    let targets = Targets::resolve(&args.url, args.key.as_ref())?;
     let mut receivers = Receivers::new(plan, &reactor)?;
     let ramp = receivers.open(args.connections, &mut reactor, progress)?;
     let publisher =
-        Publisher::connect(args.publish_plan(topics), &target, reactor.registry(), reactor.clock)?;
+        Publisher::connect(args.publish_plan(topics), targets, reactor.registry(), reactor.clock)?;
     let mut run = Run { args, reactor, receivers, publisher };
     let window = run.begin(args.sample_every(args.connections - slow));
     let usage = run.measure(&window, observe, progress)?;
@@ -381,14 +391,14 @@ impl Run<'_> {
     }
 
     fn turn(&mut self, deadline: u64) -> Result<(), LoadError> {
-        for (token, writable) in self.reactor.wait(deadline)? {
-            if self.publisher.owns(token) {
-                self.publisher.ready(token, writable)?;
+        for ready in self.reactor.wait(deadline.min(self.receivers.next_due()))? {
+            if self.publisher.owns(ready.token) {
+                self.publisher.ready(ready.token, ready.writable)?;
             } else {
-                self.receivers.ready(token)?;
+                self.receivers.ready(ready)?;
             }
         }
-        Ok(())
+        self.receivers.come_back()
     }
 
     fn usage(&self) -> Result<Usage, LoadError> {
@@ -443,6 +453,7 @@ impl Run<'_> {
             slow,
             deliveries: judge.close(self.publisher.highest()),
             notices: judge.notices.clone(),
+            away: self.receivers.away.summary(),
             window_ns,
             received_in_window: judge.received_in_window,
             latency: judge.latencies.summary(),

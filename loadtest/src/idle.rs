@@ -14,7 +14,7 @@ use crate::proc::{Process, allow_open_files, pin};
 use crate::progress::Progress;
 use crate::reactor::Reactor;
 use crate::receivers::{ConnectionPlan, Ramp, Receivers};
-use crate::target::Target;
+use crate::target::{Key, Targets};
 use crate::units::{count, nanos, to_u64};
 
 /// Between two readings of the server's memory.
@@ -34,6 +34,10 @@ pub struct IdleArgs {
     /// Public listener of the server
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: String,
+    /// Key to present, if the server asks for one
+    #[arg(long, env = "TICKCAST__CLIENT__KEY", hide_env_values = true)]
+    #[serde(skip)]
+    pub key: Option<Key>,
     /// Connections in the end
     #[arg(long, default_value_t = 18_000)]
     pub connections: usize,
@@ -72,7 +76,7 @@ impl IdleArgs {
         let own = u32::try_from(self.connections).unwrap_or(u32::MAX);
         let topics = if self.topics == 0 { own } else { self.topics };
         Ok(ConnectionPlan {
-            target: Target::resolve(&self.url)?,
+            targets: Targets::resolve(&self.url, self.key.as_ref())?,
             topics: TopicPlan::new(&self.prefix, topics, 1),
             mode: None,
             max_rate: None,

@@ -18,7 +18,7 @@ use crate::latency::{Latencies, LatencySummary};
 use crate::payload::Payload;
 use crate::plan::{Schedule, TopicPlan};
 use crate::reactor::Clock;
-use crate::target::Target;
+use crate::target::Targets;
 use crate::units::index;
 use link::{Link, Request};
 
@@ -55,6 +55,8 @@ pub struct Published {
     pub refused: u64,
     /// The first refusal.
     pub first_refusal: Option<String>,
+    /// Publications whose connection ended before the answer: they may have been delivered. Only with several servers.
+    pub cut_off: u64,
     /// Publications without an answer at the end.
     pub unanswered: u64,
     /// Times that a send was held back because too many requests were without an answer.
@@ -69,7 +71,11 @@ pub struct Published {
 #[derive(Debug)]
 pub struct Publisher {
     plan: PublishPlan,
+    targets: Targets,
+    registry: Registry,
     links: Vec<Link>,
+    /// Connections that were replaced.
+    replaced: usize,
     clock: Clock,
     /// Reading of the clock at which the schedule begins.
     start: u64,
@@ -86,31 +92,28 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects, with a bounded wait.
+    /// Connects to the servers in turn, with a bounded wait.
     ///
     /// # Errors
-    /// If the server cannot be reached.
+    /// If a server cannot be reached.
     pub fn connect(
         plan: PublishPlan,
-        target: &Target,
+        targets: Targets,
         registry: &Registry,
         clock: Clock,
     ) -> Result<Self, LoadError> {
-        let mut links = Vec::new();
-        for number in 0..plan.connections.max(1) {
-            let mut link = Link::connect(target)?;
-            registry
-                .register(
-                    &mut link.stream,
-                    Token(FIRST_TOKEN + number),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
-                .map_err(LoadError::system("watching the publisher", "free some memory"))?;
-            links.push(link);
-        }
+        let registry = registry
+            .try_clone()
+            .map_err(LoadError::system("sharing the event loop", "raise the open files limit"))?;
+        let links = (0..plan.connections.max(1))
+            .map(|place| open(&targets, place, place, &registry))
+            .collect::<Result<_, _>>()?;
         let published = Published { planned: plan.schedule.publications(), ..Published::default() };
         Ok(Self {
+            targets,
+            registry,
             links,
+            replaced: 0,
             clock,
             start: u64::MAX,
             window: 0..0,
@@ -174,7 +177,8 @@ impl Publisher {
         let path = self.encode_body(first, publications, planned);
         let place = index(self.next) % self.links.len();
         let request = Request { planned, first, publications };
-        self.links[place].send(&path, &self.body, request)?;
+        let sent = self.links[place].send(&path, &self.body, request);
+        sent.or_else(|error| self.replace(place, error))?;
         self.next += 1;
         self.published.sent += u64::from(publications);
         if self.window.contains(&planned) {
@@ -211,10 +215,9 @@ impl Publisher {
     pub fn ready(&mut self, token: usize, writable: bool) -> Result<(), LoadError> {
         let Some(number) = token.checked_sub(FIRST_TOKEN) else { return Ok(()) };
         let Some(link) = self.links.get_mut(number) else { return Ok(()) };
-        if writable {
-            link.flush()?;
-        }
-        link.fill()?;
+        let flushed = if writable { link.flush() } else { Ok(()) };
+        // What has come is booked, even if it was the last.
+        let filled = flushed.and_then(|()| link.fill());
         let mut inbox = std::mem::take(&mut self.links[number].inbox);
         let mut done = 0;
         while let Some(message) =
@@ -229,7 +232,22 @@ impl Publisher {
         }
         inbox.drain(..done);
         self.links[number].inbox = inbox;
-        Ok(())
+        filled.or_else(|error| self.replace(number, error))
+    }
+
+    /// Puts a connection to another server in the place of one that has ended.
+    fn replace(&mut self, place: usize, error: LoadError) -> Result<(), LoadError> {
+        let cut_off = self.links[place].in_flight.iter();
+        let cut_off: u64 = cut_off.map(|request| u64::from(request.publications)).sum();
+        for _ in 1..self.targets.count() {
+            self.replaced += 1;
+            if let Ok(link) = open(&self.targets, place + self.replaced, place, &self.registry) {
+                self.links[place] = link;
+                self.published.cut_off += cut_off;
+                return Ok(());
+            }
+        }
+        Err(error)
     }
 
     /// Books the answer to a request.
@@ -290,6 +308,24 @@ impl Publisher {
     fn requests_in_flight(&self) -> usize {
         self.links.iter().map(|link| link.in_flight.len()).sum()
     }
+}
+
+/// Opens the connection in one place, to the server with this number.
+fn open(
+    targets: &Targets,
+    number: usize,
+    place: usize,
+    registry: &Registry,
+) -> Result<Link, LoadError> {
+    let mut link = Link::connect(targets.at(number))?;
+    registry
+        .register(
+            &mut link.stream,
+            Token(FIRST_TOKEN + place),
+            Interest::READABLE | Interest::WRITABLE,
+        )
+        .map_err(LoadError::system("watching the publisher", "free some memory"))?;
+    Ok(link)
 }
 
 fn unreadable(problem: String) -> LoadError {

@@ -40,6 +40,17 @@ impl Clock {
     }
 }
 
+/// A socket that something can be done with.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready {
+    /// What it was registered with.
+    pub token: usize,
+    /// It can be written to.
+    pub writable: bool,
+    /// The other side has ended, so the end is to be read as well: there is no further event for it.
+    pub ended: bool,
+}
+
 /// The epoll set with its timer.
 #[derive(Debug)]
 pub struct Reactor {
@@ -80,22 +91,19 @@ impl Reactor {
         self.poll.registry()
     }
 
-    /// Waits until a socket is ready or the clock reads `deadline`, and returns the ready tokens, with `true` where the
-    /// socket can be written to. Returns at once when the deadline has passed.
+    /// Waits until a socket is ready or the clock reads `deadline`, and returns what is ready. Returns at once when the
+    /// deadline has passed.
     ///
     /// # Errors
     /// If the epoll set fails, which no server can cause.
-    pub fn wait(
-        &mut self,
-        deadline: u64,
-    ) -> Result<impl Iterator<Item = (usize, bool)>, LoadError> {
+    pub fn wait(&mut self, deadline: u64) -> Result<impl Iterator<Item = Ready>, LoadError> {
         self.wait_for_events(deadline)
             .map_err(LoadError::system("waiting for events", "report this as a bug"))?;
-        Ok(self
-            .events
-            .iter()
-            .filter(|event| event.token() != TIMER)
-            .map(|event| (event.token().0, event.is_writable())))
+        Ok(self.events.iter().filter(|event| event.token() != TIMER).map(|event| Ready {
+            token: event.token().0,
+            writable: event.is_writable(),
+            ended: event.is_read_closed(),
+        }))
     }
 
     /// Waits until the clock reads `deadline`. What sockets report meanwhile is forgotten, so none may be in use.

@@ -1,9 +1,11 @@
 //! All subscribers of a run: opens them in bounded waves, reads them, and books every frame.
 //!
 //! One thread, one read buffer, no allocation per frame. [`Receivers::open`] brings connections up, afterwards the owner
-//! calls [`Receivers::ready`] for every readable socket. What frames mean is decided by the [`Judge`].
+//! calls [`Receivers::ready`] for every readable socket and [`Receivers::come_back`] when [`Receivers::next_due`] says so.
+//! What frames mean is decided by the [`Judge`]; how clients move and come back is in `returns`.
 
 mod judge;
+mod returns;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,10 +18,11 @@ use crate::error::LoadError;
 use crate::latency::{Latencies, LatencySummary};
 use crate::plan::TopicPlan;
 use crate::progress::Progress;
-use crate::reactor::{Clock, Reactor};
-use crate::target::Target;
+use crate::reactor::{Clock, Reactor, Ready};
+use crate::target::Targets;
 use crate::units::{count, nanos, ratio, seconds, thousands};
 pub use judge::{Judge, Notices};
+use returns::Returns;
 
 /// Longest wait for one handshake with its acknowledgement. The gateway settles a subscription within 1 s.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -29,8 +32,8 @@ const SCRATCH_BYTES: usize = 256 << 10;
 /// How the connections of a run are made.
 #[derive(Debug, Clone)]
 pub struct ConnectionPlan {
-    /// The server.
-    pub target: Target,
+    /// The servers. Each connection has its own, in turn, and takes the next one when it comes back.
+    pub targets: Targets,
     /// Who subscribes to what.
     pub topics: TopicPlan,
     /// Mode of all subscriptions; the server's default without one.
@@ -84,6 +87,10 @@ pub struct Receivers {
     pending: HashMap<usize, u64>,
     handshakes: Latencies,
     scratch: Vec<u8>,
+    /// Clients that are on their way elsewhere.
+    returns: Returns,
+    /// From the end of a connection to the acknowledgement of the one that has resumed.
+    pub away: Latencies,
     /// The books.
     pub judge: Judge,
 }
@@ -105,6 +112,8 @@ impl Receivers {
             pending: HashMap::with_capacity(plan.in_flight),
             handshakes: Latencies::default(),
             scratch: vec![0; SCRATCH_BYTES],
+            returns: Returns::default(),
+            away: Latencies::default(),
             judge: Judge::new(&plan),
             plan,
         })
@@ -156,43 +165,52 @@ impl Receivers {
     }
 
     fn turn(&mut self, reactor: &mut Reactor, deadline: u64) -> Result<(), LoadError> {
-        for (token, _) in reactor.wait(deadline)? {
-            self.ready(token)?;
+        for ready in reactor.wait(deadline.min(self.next_due()))? {
+            self.ready(ready)?;
         }
-        Ok(())
+        self.come_back()
     }
 
     /// Handles a socket that is ready: goes on with its handshake, or reads and books its frames.
     ///
     /// # Errors
     /// If a handshake fails. A connection that ends later is counted, not fatal: its missing deliveries show.
-    pub fn ready(&mut self, number: usize) -> Result<(), LoadError> {
+    pub fn ready(&mut self, ready: Ready) -> Result<(), LoadError> {
+        let Ready { token: number, ended, .. } = ready;
+        if let Some(client) = number.checked_sub(self.plan.connections) {
+            return self.successor_ready(client, ended);
+        }
         let Some(Some(connection)) = self.connections.get_mut(number) else { return Ok(()) };
         let waits_for_ack = self.pending.contains_key(&number);
         let mut result = Ok(());
         if waits_for_ack {
-            result = connection.upgrade(&self.plan.target.host, &path(&self.plan, number), number);
+            let target = self.plan.targets.at(number);
+            result = connection.upgrade(target, &path(&self.plan, number), number);
         }
         let mut reaction = judge::Reaction::default();
         let judge = &mut self.judge;
         let result = result.and_then(|()| {
-            connection.read(number, &mut self.scratch, self.clock, |frame, now| {
+            connection.read((number, ended), &mut self.scratch, self.clock, |frame, now| {
                 judge.book(number, frame, now, &mut reaction);
             })
         });
         if let Some(pong) = reaction.pong {
             connection.try_send(&pong);
         }
+        if let Some(milliseconds) = reaction.leave_in_ms {
+            self.leave(number, milliseconds);
+        }
         match result {
             Ok(()) if reaction.acknowledged => self.acknowledged(number),
             Ok(()) => self.refusal(number, reaction.refused),
-            Err(error) => self.ended(number, &error, reaction.refused),
+            Err(error) => self.ended(number, &error, reaction.refused, reaction.close),
         }
     }
 
     fn connect(&mut self) -> Result<(), LoadError> {
         let number = self.connections.len();
-        let stream = self.plan.target.connect(number, self.plan.is_slow(number))?;
+        let target = self.plan.targets.at(number);
+        let stream = target.connect(number, self.plan.is_slow(number))?;
         let mut connection = Connection::new(stream);
         self.registry
             .register(
@@ -236,12 +254,14 @@ impl Receivers {
         number: usize,
         error: &ConnectionError,
         refused: Option<String>,
+        close: Option<u16>,
     ) -> Result<(), LoadError> {
         if self.pending.contains_key(&number) {
             return Err(self.handshake_failed(number, refused.unwrap_or_else(|| error.to_string())));
         }
         self.connections[number] = None;
         self.judge.closed(number, error);
+        self.lost(number, close);
         Ok(())
     }
 
@@ -249,7 +269,8 @@ impl Receivers {
         LoadError::Server {
             place: format!(
                 "handshake of client {number} of {} with {}",
-                self.plan.connections, self.plan.target.address
+                self.plan.connections,
+                self.plan.targets.at(number).address
             ),
             problem,
             fix: "check that --url is the public listener of a running server, then its log and its limits",
@@ -257,7 +278,8 @@ impl Receivers {
     }
 
     fn check_handshakes(&self) -> Result<(), LoadError> {
-        let oldest = self.pending.values().min().copied().unwrap_or(u64::MAX);
+        let first = self.pending.iter().filter(|(number, _)| **number < self.plan.connections);
+        let oldest = first.map(|(_, since)| *since).min().unwrap_or(u64::MAX);
         if self.clock.now().saturating_sub(oldest) <= nanos(HANDSHAKE_TIMEOUT) {
             return Ok(());
         }
@@ -288,7 +310,7 @@ mod tests {
 
     fn plan(topics: TopicPlan, slow_percent: usize) -> ConnectionPlan {
         ConnectionPlan {
-            target: Target::resolve("http://127.0.0.1:1").expect("an address"),
+            targets: Targets::resolve("http://127.0.0.1:1", None).expect("an address"),
             topics,
             mode: None,
             max_rate: None,

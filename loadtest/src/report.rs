@@ -93,8 +93,11 @@ fn notice_lines(report: &FanoutReport) -> Vec<String> {
         ("reset notices", notices.resets),
         ("other messages", notices.other),
         ("foreign publications", notices.foreign),
+        ("clients moved on request", notices.moved),
         ("connections lost", notices.closed),
+        ("clients returned", notices.returned),
         ("sends held back", report.published.held_back),
+        ("publications cut off", report.published.cut_off),
     ];
     let seen: Vec<String> = counted
         .iter()
@@ -103,6 +106,9 @@ fn notice_lines(report: &FanoutReport) -> Vec<String> {
         .collect();
     if !seen.is_empty() {
         lines.push(format!("also        {}", seen.join("   ")));
+    }
+    if report.away.count > 0 {
+        lines.push(format!("            away for {}", report.away.line()));
     }
     if let Some(reason) = &notices.first_close {
         lines.push(format!("            first loss: {reason}"));

@@ -1,7 +1,9 @@
 //! The server under test, as an address: resolved once, so that no name look-up happens during a run.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::str::FromStr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -15,6 +17,26 @@ const CONNECTIONS_PER_ADDRESS: usize = 10_000;
 /// Receive buffer of a client that never reads, in bytes: small, so that it is stuck soon. The system doubles it.
 const STUCK_BUFFER_BYTES: usize = 4096;
 
+/// The key that clients present. It is never shown.
+#[derive(Clone, Default)]
+pub struct Key(String);
+
+impl FromStr for Key {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let is_sendable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_sendable.then(|| Self(text.to_owned())).ok_or("it has characters that no key has")
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "***" })
+    }
+}
+
 /// A server reached by plain HTTP.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -22,6 +44,37 @@ pub struct Target {
     pub address: SocketAddr,
     /// `host:port` as given, for the `Host` field.
     pub host: String,
+    key: Key,
+}
+
+/// The servers of a run, at least one.
+#[derive(Debug, Clone)]
+pub struct Targets(Vec<Target>);
+
+impl Targets {
+    /// Reads one or more addresses, separated by commas, and resolves them. All get the same key.
+    ///
+    /// # Errors
+    /// As [`Target::resolve`].
+    pub fn resolve(urls: &str, key: Option<&Key>) -> Result<Self, LoadError> {
+        let resolve = |url: &str| {
+            let target = Target::resolve(url.trim())?;
+            Ok(Target { key: key.cloned().unwrap_or_default(), ..target })
+        };
+        urls.split(',').map(resolve).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The one with this number; beyond the last it begins anew.
+    #[must_use]
+    pub fn at(&self, number: usize) -> &Target {
+        &self.0[number % self.0.len()]
+    }
 }
 
 impl Target {
@@ -51,7 +104,16 @@ impl Target {
             .map_err(|_unresolved| refuse("the host is unknown or the port is no number"))?
             .next()
             .ok_or_else(|| refuse("the host has no address"))?;
-        Ok(Self { address, host: host.to_owned() })
+        Ok(Self { address, host: host.to_owned(), key: Key::default() })
+    }
+
+    /// The fields of every request that are about this server: `Host`, and the key if there is one.
+    #[must_use]
+    pub fn fields(&self) -> String {
+        match self.key.0.as_str() {
+            "" => format!("Host: {}\r\n", self.host),
+            key => format!("Host: {}\r\nAuthorization: Bearer {key}\r\n", self.host),
+        }
     }
 
     /// Begins to connect client number `connection`; a stuck one gets a small receive buffer.
@@ -115,6 +177,20 @@ mod tests {
             let error = Target::resolve(wrong).expect_err("refused").to_string();
             assert!(error.contains("--url") && error.contains("http://127.0.0.1:8080"), "{error}");
         }
+    }
+
+    #[test]
+    fn several_servers_take_turns_and_the_key_is_not_shown() {
+        let key: Key = "tck_hunter2".parse().expect("a key");
+        let targets = Targets::resolve("http://127.0.0.1:1, http://127.0.0.1:2", Some(&key));
+        let targets = targets.expect("two addresses");
+        let ports: Vec<_> = (0..3).map(|number| targets.at(number).address.port()).collect();
+        assert_eq!((targets.count(), ports), (2, vec![1, 2, 1]));
+        let fields = "Host: 127.0.0.1:1\r\nAuthorization: Bearer tck_hunter2\r\n";
+        assert_eq!(targets.at(0).fields(), fields);
+        assert!(!format!("{targets:?} {key:?}").contains("hunter2"));
+        assert!("a b".parse::<Key>().is_err());
+        assert!(Targets::resolve("http://127.0.0.1:1,", None).is_err());
     }
 
     #[test]

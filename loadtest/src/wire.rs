@@ -188,14 +188,30 @@ pub fn append_header(out: &mut Vec<u8>, opcode: u8, length: usize) {
     }
 }
 
-/// The answer to a ping, masked as clients must, with the mask 0 that leaves the payload as it is.
+/// The answer to a ping.
 ///
 /// Control payloads are 125 bytes at most; a longer one is cut.
 #[must_use]
 pub fn pong(payload: &[u8]) -> Vec<u8> {
-    let payload = &payload[..payload.len().min(125)];
-    let mut frame = Vec::with_capacity(6 + payload.len());
-    append_header(&mut frame, OPCODE_PONG, payload.len());
+    masked(OPCODE_PONG, &payload[..payload.len().min(125)])
+}
+
+/// A message of a client.
+#[must_use]
+pub fn command(text: &str) -> Vec<u8> {
+    masked(OPCODE_TEXT, text.as_bytes())
+}
+
+/// The close of a client that wants nothing more.
+#[must_use]
+pub fn farewell() -> Vec<u8> {
+    masked(OPCODE_CLOSE, &1000_u16.to_be_bytes())
+}
+
+/// A frame of a client, with the mask 0 that leaves the payload as it is.
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(14 + payload.len());
+    append_header(&mut frame, opcode, payload.len());
     frame[1] |= MASKED;
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);

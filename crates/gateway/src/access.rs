@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq as _;
 use tickcast_protocol::{ErrorCode, Rejection, Topic};
 
 pub(crate) use self::bearer::{of_handshake, of_request};
-pub(crate) use self::key::Key;
+pub(crate) use self::key::{Key, RANDOM_BYTES, is_key, write_key};
 use crate::config::{Config, KeyHash, Right, SubscribeRule};
 use crate::metrics::{AuthFailure, Metrics};
 
@@ -89,7 +89,7 @@ impl Policy {
     pub(crate) fn identify(&self, bearer: Option<&str>) -> Result<Option<Arc<Key>>, Denied> {
         let Some(bearer) = bearer else { return Ok(None) };
         // Only what has the form of a key is hashed: plain SHA-256 is enough for those alone.
-        let found = key::is_key(bearer).then(|| self.find(&KeyHash::of(bearer))).flatten();
+        let found = is_key(bearer).then(|| self.find(&KeyHash::of(bearer))).flatten();
         found.map(|key| Some(Arc::clone(key))).ok_or(Denied::UnknownKey)
     }
 

@@ -5,6 +5,7 @@
 //! nor take more of them than there are. What is refused on the public listener before it is served,
 //! [`too_many_connections`], is written here too.
 
+mod door;
 mod health;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tickcast_protocol::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +49,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Every route here is only read.
 const METHODS: &str = "GET, HEAD";
+
+/// What the routes of an operator begin with. The others are open to whoever reaches the listener.
+const ADMIN: &str = "/admin/";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -75,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
 async fn serve_connection(socket: TcpStream, node: Arc<Node>) {
     let service = service_fn(|request: Request<Incoming>| {
         let node = Arc::clone(&node);
-        async move { Ok::<_, Infallible>(answer(&node, request.method(), request.uri()).await) }
+        async move { Ok::<_, Infallible>(answer(&node, &request).await) }
     });
     let connection = http1::Builder::new()
         // Without a timer hyper ignores the timeout.
@@ -91,8 +95,14 @@ async fn serve_connection(socket: TcpStream, node: Arc<Node>) {
 }
 
 /// Answers a request. hyper leaves the body of an answer to HEAD out and keeps its length.
-async fn answer(node: &Arc<Node>, method: &Method, uri: &Uri) -> Answer {
+async fn answer(node: &Arc<Node>, request: &Request<Incoming>) -> Answer {
+    let (method, uri) = (request.method(), request.uri());
     let path = uri.path();
+    if path.starts_with(ADMIN)
+        && let Err(problem) = door::authorize(node, uri, request.headers())
+    {
+        return problem.into_response();
+    }
     if !matches!(path, "/metrics" | "/livez" | "/readyz") {
         return not_found();
     }

@@ -30,7 +30,7 @@ pub enum BrokerError {
 /// The tokens of a node that its broker must know.
 #[derive(Debug, Clone)]
 pub struct Lifetime {
-    /// Cancelled when the node stops.
+    /// Cancelled when the node has ended.
     pub stop: CancellationToken,
     /// Cancelled by whatever has ended and must not: the node is good for nothing any more.
     pub failed: CancellationToken,

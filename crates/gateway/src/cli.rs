@@ -6,7 +6,10 @@
 
 mod client;
 mod doctor;
+mod key;
 mod publish;
+#[cfg(test)]
+mod reference;
 mod subscribe;
 
 use std::io::{IsTerminal, Write};
@@ -18,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tickcast_protocol::{Mode, Position, Rate, Topic};
 
 pub use client::{Target, TargetError};
+pub use key::KeyArgs;
 
 use crate::config::{Flags, Secret};
 
@@ -55,6 +59,8 @@ pub enum Command {
     Sub(SubscribeArgs),
     /// Look for what is wrong with this machine, the configuration and Redis
     Doctor(DoctorArgs),
+    /// Make keys, which machines publish, subscribe and administer with
+    Key(KeyArgs),
 }
 
 /// Flags of a node. Each stands above the same setting in the environment and in the file.
@@ -145,11 +151,14 @@ pub struct DevArgs {
 }
 
 impl DevArgs {
-    /// The settings that were given, and what `dev` opens: pages of any origin, publishing over WebSocket.
+    /// The settings that were given, and what `dev` opens: pages of any origin, publishing over WebSocket. Its end is a
+    /// matter of seconds: no load balancer has to notice it first.
     pub fn flags(&self) -> Flags {
         let mut flags = self.node.flags();
         flags.set("dev", "cors.origins", r#"["*"]"#);
         flags.set("dev", "websocket.publish", "true");
+        flags.suggest("dev", "drain.delay", "0s");
+        flags.suggest("dev", "drain.timeout", "2s");
         flags
     }
 }
@@ -196,7 +205,7 @@ pub struct ClientArgs {
 Examples:
   tickcast pub stocks.AAPL '{\"px\":189.31}'
   some-feed | tickcast pub stocks.AAPL
-  tickcast pub --file ticks.ndjson --rate 500     lines of {\"topic\":…,\"data\":…}
+  tickcast pub --file ticks.ndjson --rate 500     # lines of {\"topic\":…,\"data\":…}
 
 Every publication carries an idempotency key, so a retry after a lost answer never publishes twice.
 Publications of one topic keep their order; those of different topics may overtake each other.")]

@@ -1,7 +1,8 @@
 //! The configuration of a node: every setting, its default, its bounds and what it is for.
 //!
-//! `main` loads it once, before any port is bound, and hands the finished value down; nothing reads files, flags or
-//! the environment after that. Later sources win: defaults, the file, `TICKCAST__SECTION__KEY` variables, flags.
+//! `main` loads it before any port is bound, and hands the finished value down; nothing reads files, flags or the
+//! environment after that but a reload, which takes the same [`Inputs`] again.
+//! Later sources win: defaults, the file, `TICKCAST__SECTION__KEY` variables, flags.
 //! An unknown key, a wrong type and a value out of bounds are errors, and all of them are reported together.
 //! Nothing here touches the network.
 
@@ -11,6 +12,7 @@ mod list;
 mod live;
 mod redis;
 mod reference;
+mod reload;
 mod report;
 mod secret;
 mod setting;
@@ -30,12 +32,13 @@ use toml::{Table, Value};
 pub use access::{AccessKey, KeyHash, KeyName, Right, Rights, SubscribeRule};
 pub(crate) use live::Live;
 pub use reference::reference_markdown;
+pub use reload::{Change, Inputs};
 pub use report::{ConfigErrors, Origin, Problem, Warning};
 pub use secret::Secret;
 pub use setting::{Key, LogFormat, Setting, Size};
 pub use source::Flags;
 
-use setting::{Section, section};
+use setting::{Compare as _, Section, section};
 use source::Sources;
 
 /// The configuration of one node, complete and checked.
@@ -72,14 +75,14 @@ section! {
 
     /// Address of the public listener: HTTP API and WebSocket.
     /// An address that is not loopback needs keys (`[[access.key]]`), or `server.insecure`: without keys everybody may publish.
-    listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+    listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), needs restart;
 
     /// Address of the admin listener: metrics and health, for everybody who reaches it, and the routes under `/admin/`.
     /// On an address that is not loopback those need a key with the right `admin`.
-    admin_listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081));
+    admin_listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)), needs restart;
 
     /// Worker threads. Each owns its connections; 0 means one per core.
-    workers: usize = 0, in 0..=1024;
+    workers: usize = 0, in 0..=1024, needs restart;
 
     /// Open connections on the public listener; 0 means as many as the limit on open files leaves room for.
     /// One more is answered with 503 `too_many_connections` and closed. An idle one takes about 130 bytes of the node's memory on a shared topic, below 1 KiB with a topic of its own.
@@ -191,14 +194,14 @@ section! {
     "drain" Drain
 
     /// First the node says that it is not ready and goes on serving for this long, so that load balancers stop sending clients here.
-    /// Longer than their health checks need to notice.
+    /// Longer than their health checks need to notice, and at most `drain.timeout`; `dev` has 0 unless it is set.
     delay: Duration = Duration::from_secs(5), in Duration::ZERO..=Duration::from_secs(600);
 
     /// Then clients are sent to other nodes, at most that many per second, so that those are not overrun.
     /// The rate rises if the time until `timeout` would not be enough.
     rate: usize = 1000, in 1..=1_000_000;
 
-    /// Time for all of it. Whatever is still open after it is cut. Keep it below what ends the process from outside (`TimeoutStopSec`, `terminationGracePeriodSeconds`).
+    /// Time for all of it; `dev` has 2 s unless it is set. Whatever is still open after it is cut. Keep it below what ends the process from outside (`TimeoutStopSec`, `terminationGracePeriodSeconds`).
     timeout: Duration = Duration::from_secs(45), in Duration::ZERO..=Duration::from_secs(3600);
 }
 
@@ -208,11 +211,11 @@ section! {
 
     /// Memory for the recent publications of all topics of this node, from which slow and resuming clients catch up.
     /// At the bound a topic that grows gives up its own oldest publications; who still needed those gets a `gap`.
-    log_memory: Size = Size::mib(256), in Size::mib(1)..=Size::mib(1 << 20);
+    log_memory: Size = Size::mib(256), in Size::mib(1)..=Size::mib(1 << 20), needs restart;
 
     /// Publications handed to a worker and not yet taken, per worker.
     /// At the bound the topic is marked, and the worker takes the topic's whole log again when it has caught up.
-    inbox_items: usize = 16_384, in 64..=16_777_216;
+    inbox_items: usize = 16_384, in 64..=16_777_216, needs restart;
 }
 
 section! {
@@ -221,10 +224,10 @@ section! {
 
     /// How long a topic without publications is kept. At least `topics.history_age` and `broker.idempotency_ttl`.
     /// A client that resumes after that gets a `reset`.
-    topic_ttl: Duration = Duration::from_secs(7 * 86_400), in Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
+    topic_ttl: Duration = Duration::from_secs(7 * 86_400), in Duration::from_secs(60)..=Duration::from_secs(365 * 86_400), needs restart;
 
     /// How long the answer to an idempotency key is remembered. A repeat after that is a new publication.
-    idempotency_ttl: Duration = Duration::from_secs(300), in Duration::from_secs(1)..=Duration::from_secs(86_400);
+    idempotency_ttl: Duration = Duration::from_secs(300), in Duration::from_secs(1)..=Duration::from_secs(86_400), needs restart;
 
     sections
 
@@ -241,22 +244,22 @@ section! {
 
     /// Where Redis is: `redis://[[user]:password@]host[:6379][/db]`, `rediss://…` for TLS, `unix:///path`, or `redis+sentinel://host[:26379],…/master` for the master that Sentinels name.
     /// Empty: the broker is inside the node, for one node alone. A password in it is never shown; as a flag it is seen by every user of the machine, so better put it into `url_file` or the environment.
-    url: Secret = Secret::default();
+    url: Secret = Secret::default(), needs restart;
 
     /// A file whose only text is the URL, read once at the start. For secrets that are mounted as files; instead of `url`.
-    url_file: PathBuf = PathBuf::new();
+    url_file: PathBuf = PathBuf::new(), needs restart;
 
     /// What the names of all keys and channels begin with. Clusters that share a Redis need different ones.
-    prefix: String = String::from("tickcast");
+    prefix: String = String::from("tickcast"), needs restart;
 
     /// PEM file with the certificates of the authorities that are trusted with `rediss://`. Empty: those of the system.
-    ca_file: PathBuf = PathBuf::new();
+    ca_file: PathBuf = PathBuf::new(), needs restart;
 
     /// PEM file with the node's own certificate and its chain, for a Redis that asks for one; together with `key_file`.
-    certificate_file: PathBuf = PathBuf::new();
+    certificate_file: PathBuf = PathBuf::new(), needs restart;
 
     /// PEM file with the private key of `certificate_file`.
-    key_file: PathBuf = PathBuf::new();
+    key_file: PathBuf = PathBuf::new(), needs restart;
 }
 
 section! {
@@ -264,15 +267,15 @@ section! {
     "broker.memory" MemoryBroker
 
     /// Topics that exist at once. At the bound a publication to a new topic is refused with 503 `broker_full`.
-    topics_max: usize = 1_000_000, in 1..=100_000_000;
+    topics_max: usize = 1_000_000, in 1..=100_000_000, needs restart;
 
     /// Memory for values and history. At the bound a publication pushes out its own topic's history, oldest first;
     /// when that is not enough, it is refused with 503 `broker_full`.
-    memory: Size = Size::mib(1024), in Size::mib(1)..=Size::mib(1 << 20);
+    memory: Size = Size::mib(1024), in Size::mib(1)..=Size::mib(1 << 20), needs restart;
 
     /// Idempotency keys remembered at once. At the bound a publication with a new key is refused with 503 `broker_full`:
     /// forgetting a key early would break the promise made for it.
-    idempotency_keys_max: usize = 1_000_000, in 1..=100_000_000;
+    idempotency_keys_max: usize = 1_000_000, in 1..=100_000_000, needs restart;
 }
 
 section! {
@@ -280,7 +283,7 @@ section! {
     "log" Log
 
     /// `compact`: one readable line per event. `json`: one JSON object per event.
-    format: LogFormat = LogFormat::Compact;
+    format: LogFormat = LogFormat::Compact, needs restart;
 
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as `info,tickcast=debug`.
     filter: String = String::from("info");
@@ -429,12 +432,14 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
         flags: Flags,
     ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
+        let (suggested, given) = flags.into_parts();
         let mut sources = Sources::default();
+        sources.add_flags(suggested);
         if let Some(file) = file {
             sources.add_file(file);
         }
         sources.add_env(env);
-        sources.add_flags(flags);
+        sources.add_flags(given);
         sources.add_keys_file();
         let (mut config, origins, mut problems) = sources.resolve();
         problems.extend(redis::read_url_file(&mut config.broker.redis, &origins));
@@ -448,6 +453,27 @@ impl Config {
         } else {
             Err(ConfigErrors::new(problems))
         }
+    }
+
+    /// What a node that runs with this configuration makes of another one: the changes, in reading order, and in `after`
+    /// the old values of the settings that need a restart.
+    pub(crate) fn succeeded_by(&self, after: &mut Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.server.changes(&mut after.server, &mut changes);
+        self.http.changes(&mut after.http, &mut changes);
+        self.limits.changes(&mut after.limits, &mut changes);
+        self.websocket.changes(&mut after.websocket, &mut changes);
+        self.cors.changes(&mut after.cors, &mut changes);
+        self.access.changes(&mut after.access, &mut changes);
+        self.drain.changes(&mut after.drain, &mut changes);
+        self.hub.changes(&mut after.hub, &mut changes);
+        self.broker.changes(&mut after.broker, &mut changes);
+        self.log.changes(&mut after.log, &mut changes);
+        self.topics.defaults.changes(&mut after.topics.defaults, &mut changes);
+        if self.topics.patterns != after.topics.patterns {
+            changes.push(Change::of_list("topics.pattern", String::new()));
+        }
+        changes
     }
 
     /// Checks what the settings must be to each other and to this machine. [`Config::load`] does this as well.

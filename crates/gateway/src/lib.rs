@@ -12,7 +12,6 @@ pub mod demo;
 pub mod logging;
 pub mod rlimit;
 
-#[allow(unused, clippy::allow_attributes, reason = "TEMP")]
 mod access;
 mod admin;
 mod api;

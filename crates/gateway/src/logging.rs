@@ -17,6 +17,7 @@ use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::reload;
 
 use self::queue::Queue;
 use crate::cli;
@@ -35,7 +36,12 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The queue of this process, for the metrics.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// Why logging could not be set up.
+/// Changes the filter of this process.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+/// Why logging could not be set up, or its filter not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter breaks its grammar.
@@ -51,6 +57,9 @@ pub enum LogError {
     /// The thread that writes could not be started.
     #[error("the thread that writes the log could not be started: {0}")]
     Thread(#[from] io::Error),
+    /// The subscriber is gone.
+    #[error("log.filter cannot be changed any more: {0}")]
+    Gone(#[from] reload::Error),
     /// Something else in this process logs already.
     #[error("the log of this process is set up already")]
     AlreadySet(#[from] tracing::subscriber::SetGlobalDefaultError),
@@ -75,15 +84,24 @@ pub fn init(format: LogFormat, filter: &str) -> Result<LogGuard, LogError> {
     let filter = parse_filter(filter)?;
     let queue = Arc::new(Queue::new(LINES_MAX, BYTES_MAX));
     let guard = start_writer(&queue, format, io::stderr())?;
-    tracing::subscriber::set_global_default(subscriber(
-        &queue,
-        format,
-        filter,
-        cli::colors(&io::stderr()),
-    ))?;
-    // Only one subscriber can be set, so the queue is set once too.
+    let (subscriber, set_filter) = subscriber(&queue, format, filter, cli::colors(&io::stderr()));
+    tracing::subscriber::set_global_default(subscriber)?;
+    // Only one subscriber can be set, so these are set once too.
     QUEUE.get_or_init(|| queue);
+    SET_FILTER.get_or_init(|| set_filter);
     Ok(guard)
+}
+
+/// Changes what is logged from now on. Does nothing in a process whose log was not set up here.
+///
+/// # Errors
+/// [`LogError::Filter`] names the filter that cannot be used.
+pub(crate) fn set_filter(filter: &str) -> Result<(), LogError> {
+    let filter = parse_filter(filter)?;
+    if let Some(set) = SET_FILTER.get() {
+        set(filter)?;
+    }
+    Ok(())
 }
 
 /// Lines that this process dropped or could not write.
@@ -115,22 +133,28 @@ fn subscriber(
     format: LogFormat,
     filter: EnvFilter,
     colors: bool,
-) -> Box<dyn Subscriber + Send + Sync> {
+) -> (Box<dyn Subscriber + Send + Sync>, SetFilter) {
     let queue = Arc::clone(queue);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colors)
         .with_writer(move || Line(Arc::clone(&queue)));
     match format {
-        LogFormat::Compact => Box::new(builder.compact().finish()),
-        LogFormat::Json => Box::new(
-            builder
+        LogFormat::Compact => {
+            let builder = builder.compact().with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let builder = builder
                 .json()
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false)
-                .finish(),
-        ),
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The `tickcast` program: reads the command line and the configuration, runs a node or a client, and says how it ended.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{Write, stderr, stdout};
+use std::io::{self, Write, stderr, stdout};
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tickcast::cli::{self, Cli, Command};
-use tickcast::config::{Config, Flags};
+use tickcast::config::{Config, Flags, Inputs};
 use tickcast::demo::{Feed, Welcome, program};
 use tickcast::{logging, rlimit, server::Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,13 +25,15 @@ fn main() -> ExitCode {
         Command::Pub(args) => args.run(),
         Command::Sub(args) => args.run(),
         Command::Doctor(args) => args.run(),
+        Command::Key(args) => args.run(),
     }
 }
 
 /// Runs a node until it is told to stop. `dev` is set for the verb of that name, with its feed.
 fn run_node(file: Option<&std::path::Path>, flags: Flags, dev: Option<Option<Feed>>) -> ExitCode {
     rlimit::raise_open_files();
-    let (config, warnings) = match Config::load(file, cli::environment(), flags) {
+    let inputs = Inputs::new(file, cli::environment(), flags);
+    let (config, warnings) = match inputs.load() {
         Ok(loaded) => loaded,
         Err(errors) => return complain(&errors, USAGE),
     };
@@ -46,7 +49,7 @@ fn run_node(file: Option<&std::path::Path>, flags: Flags, dev: Option<Option<Fee
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, 1),
     };
-    let code = runtime.block_on(serve(config, dev));
+    let code = runtime.block_on(serve(config, inputs, dev));
     // A worker that did not end in time must not keep the process.
     runtime.shutdown_background();
     code
@@ -70,53 +73,108 @@ fn log_panics() {
     }));
 }
 
-async fn serve(config: Config, dev: Option<Option<Feed>>) -> ExitCode {
-    let (mut interrupt, mut terminate) =
-        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-            (Err(error), _) | (_, Err(error)) => return complain(&error, 1),
-        };
+async fn serve(config: Config, inputs: Inputs, dev: Option<Option<Feed>>) -> ExitCode {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return complain(&error, 1),
+    };
     let mut server = match Server::start(config).await {
         Ok(server) => server,
         Err(error) => return complain(&error, 1),
     };
+    server.set_inputs(inputs);
     match dev {
-        Some(feed) => {
-            let page = Welcome {
-                public: server.address(),
-                admin: server.admin_address(),
-                broker: server.broker(),
-                feed: feed.is_some(),
-                program: program(&std::env::args().next().unwrap_or_default()),
-                colors: cli::colors(&stdout()),
-            };
-            // A closed standard output is no reason not to serve.
-            drop(stdout().write_all(page.page().as_bytes()));
-            if let Some(feed) = feed {
-                server.spawn_feed(feed);
-            }
-        }
+        Some(feed) => welcome(&mut server, feed),
         None => {
             let (listen, admin, broker) =
                 (server.address(), server.admin_address(), server.broker());
             tracing::info!(%listen, %admin, %broker, version = env!("CARGO_PKG_VERSION"), "serving");
         }
     }
-    let has_failed = tokio::select! {
-        () = wait_for(&mut interrupt, &mut terminate) => false,
-        () = server.failed() => true,
+    let mut asked = pin!(server.asked_to_end());
+    let has_failed = loop {
+        tokio::select! {
+            wish = signals.next() => if wish == Wish::Stop { break false },
+            () = asked.as_mut() => break false,
+            () = server.failed() => break true,
+        }
+        // What came of it is in the log and the metrics.
+        drop(server.reload().await);
     };
-    tracing::info!("stopping; a second signal stops at once");
-    tokio::select! {
-        well = server.stop() => if well && !has_failed { ExitCode::SUCCESS } else { ExitCode::FAILURE },
-        () = wait_for(&mut interrupt, &mut terminate) => ExitCode::FAILURE,
+    tracing::info!("stopping; a second signal ends the waiting");
+    stop(server, &mut signals, has_failed).await
+}
+
+/// Drains the node. A signal on the way hurries it, and one more ends the program at once.
+async fn stop(server: Server, signals: &mut Signals, has_failed: bool) -> ExitCode {
+    let haste = server.haste();
+    let mut stopped = pin!(server.stop());
+    let well = tokio::select! {
+        well = stopped.as_mut() => well,
+        () = signals.stop() => {
+            tracing::info!("closing all connections now; a third signal stops at once");
+            haste.cancel();
+            tokio::select! {
+                well = stopped => well,
+                () = signals.stop() => false,
+            }
+        }
+    };
+    if well && !has_failed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The first page of `dev`, and its feed.
+fn welcome(server: &mut Server, feed: Option<Feed>) {
+    let page = Welcome {
+        public: server.address(),
+        admin: server.admin_address(),
+        broker: server.broker(),
+        feed: feed.is_some(),
+        program: program(&std::env::args().next().unwrap_or_default()),
+        colors: cli::colors(&stdout()),
+    };
+    // A closed standard output is no reason not to serve.
+    drop(stdout().write_all(page.page().as_bytes()));
+    if let Some(feed) = feed {
+        server.spawn_feed(feed);
     }
 }
 
-async fn wait_for(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    Reload,
+}
+
+/// The signals that a node listens to.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.hang_up.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for the next one that means to stop. A node that stops does not read its configuration any more.
+    async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
     }
 }
 

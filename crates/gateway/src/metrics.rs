@@ -17,6 +17,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod threads;
+#[cfg(test)]
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -60,7 +62,6 @@ use label_values;
 
 label_values! {
     /// Why a connection ended.
-    #[allow(unused, clippy::allow_attributes, reason = "TEMP")]
     pub(crate) enum CloseReason {
         /// The client closed it.
         Client => "client",
@@ -80,8 +81,20 @@ label_values! {
         KeyRevoked => "key_revoked",
         /// The node stopped.
         Drain => "drain",
+        /// It was as old as a connection may get, and did not go by itself.
+        MaxAge => "max_age",
         /// The node has a bug: serving it panicked.
         Internal => "internal",
+    }
+}
+
+label_values! {
+    /// Why clients are told to go.
+    pub(crate) enum GoawayReason {
+        /// The node stops.
+        Drain => "drain",
+        /// The connection is as old as one may get.
+        MaxAge => "max_age",
     }
 }
 
@@ -106,6 +119,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) opened: u64,
     /// Connections ended, by [`CloseReason`].
     pub(crate) closed: [u64; CloseReason::COUNT],
+    /// Clients told to go, by [`GoawayReason`].
+    pub(crate) goaways: [u64; GoawayReason::COUNT],
     /// Bytes read from WebSocket connections.
     pub(crate) received_bytes: u64,
     /// Bytes written to WebSocket connections.
@@ -198,6 +213,11 @@ impl Metrics {
     /// A connection beyond the bound was turned away.
     pub(crate) fn count_refused(&self) {
         self.events.count_refused();
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn count_reload(&self, is_taken: bool) {
+        self.events.count_reload(is_taken);
     }
 
     /// Serving a connection panicked while it spoke HTTP.

@@ -4,9 +4,9 @@
 //! jobs, and the [`keeper`] does them.
 
 pub(crate) mod keeper;
+pub(crate) mod life;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::Guard;
@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::config::{Config, Live};
 use crate::metrics::{BrokerCall, Metrics};
-use crate::server::Connections;
+use crate::server::{Connections, Reloader};
+use life::{Life, Stage};
 
 /// Longest time a publisher or a reader waits for the broker.
 pub(crate) const BROKER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ pub(crate) struct Item {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) live: Arc<Live>,
+    pub(crate) reloader: Reloader,
     pub(crate) access: Access,
     pub(crate) hub: Arc<Hub>,
     pub(crate) broker: Arc<dyn Broker>,
@@ -50,8 +52,7 @@ pub(crate) struct Node {
     pub(crate) connections: Arc<Connections>,
     /// Cancelled when a part of the node has ended that must not: the node is good for nothing any more.
     pub(crate) failed: CancellationToken,
-    /// Set once the node begins to stop.
-    pub(crate) is_stopping: AtomicBool,
+    pub(crate) life: Life,
 }
 
 impl Node {
@@ -112,12 +113,12 @@ impl Node {
 
     /// Whether new subscribers are welcome: they are while only the broker is down.
     pub(crate) fn is_ready_for_subscribe(&self) -> bool {
-        !self.is_stopping() && !self.failed.is_cancelled()
+        !self.is_leaving() && !self.failed.is_cancelled()
     }
 
-    /// Whether the node has begun to stop.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Relaxed)
+    /// Whether the node has begun to go: it is not ready any more, and may serve still.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.life.stage() >= Stage::Leaving
     }
 }
 

@@ -13,12 +13,13 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use tickcast_protocol::ErrorCode;
 
+use crate::access;
 use crate::api::cors::Grant;
 use crate::api::problem::Problem;
 use crate::api::upload::Upload;
 use crate::api::{Answer, batch, health, publish, topic, websocket};
 use crate::node::Node;
-use crate::worker::Context;
+use crate::worker::{Context, Opening};
 
 /// The rest of the path is the topic.
 const TOPICS: &str = "/v1/topics/";
@@ -120,7 +121,7 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>) -> 
 
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         grant.apply(answer.headers_mut());
-        if node.is_stopping() {
+        if node.is_leaving() {
             close(answer.headers_mut());
         }
     }
@@ -133,8 +134,9 @@ fn upgrade(context: &Rc<Context>, request: Request<Incoming>) -> Result<Answer, 
     let config = context.node.config();
     websocket::check_origin(&config.access.origins, request.headers())?;
     let topics_max = config.limits.subscriptions_per_connection;
-    let items = websocket::read_subscriptions(request.uri().query(), topics_max)?;
-    context.upgrade(request, items)
+    let who = access::of_handshake(&context.node, request.headers())?;
+    let topics = websocket::read_subscriptions(request.uri().query(), topics_max)?;
+    context.upgrade(request, Opening { topics, who })
 }
 
 async fn dispatch(
@@ -208,6 +210,22 @@ mod tests {
         {
             check(Method::GET, path, Route::Other, None);
             check(Method::OPTIONS, path, Route::Options, None);
+        }
+    }
+
+    /// Their methods and answers are held against it by `tests/docs`.
+    #[test]
+    fn every_route_is_in_the_openapi_document() {
+        let document = include_str!("../../../docs/reference/openapi.yaml");
+        for route in Route::ALL {
+            let path = match route {
+                Route::Publish | Route::Topic => "/v1/topics/{topic}",
+                Route::PublishBatch => PUBLISH,
+                Route::WebSocket => WEBSOCKET,
+                Route::Health => HEALTH,
+                Route::Options | Route::Other => continue,
+            };
+            assert!(document.contains(&format!("\n  {path}:\n")), "{path}");
         }
     }
 

@@ -1,13 +1,14 @@
-//! Starts and stops a node: binds, spawns the workers, accepts, and sees everything end.
+//! Starts a node: binds, spawns the workers, accepts. How it ends is in [`drain`].
 
 mod accept;
 mod admission;
+mod drain;
 mod peer;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::accept::Accepted;
 pub(crate) use self::admission::Connections;
+pub(crate) use self::reload::Reloader;
+pub use self::reload::{ReloadError, Reloaded};
 use crate::access::Access;
 use crate::broker::{BrokerError, Lifetime};
-use crate::config::{Config, Live};
+use crate::config::{Config, Inputs, Live};
 use crate::demo::Feed;
 use crate::metrics::{Metrics, WorkerCell};
 use crate::node::keeper::Keeper;
+use crate::node::life::{Life, Stage};
 use crate::node::{Intake, Item, Node, Rules};
 use crate::worker::{self, ACCEPTED_MAX};
 use crate::{admin, broker};
@@ -74,7 +78,10 @@ pub struct Server {
     node: Arc<Node>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     tasks: JoinSet<()>,
-    stop: CancellationToken,
+    /// Cancelled by whoever does not want to wait for the drain.
+    haste: CancellationToken,
+    /// Cancelled when all has ended.
+    ended: CancellationToken,
     address: SocketAddr,
     admin_address: SocketAddr,
 }
@@ -91,7 +98,7 @@ impl Server {
         Self::start_with(config, Box::new(make), CancellationToken::new()).await
     }
 
-    /// As [`Server::start`], with a broker of the caller's making. `stop` is cancelled when the node stops.
+    /// As [`Server::start`], with a broker of the caller's making. `ended` is cancelled when the node has ended.
     ///
     /// # Errors
     /// As [`Server::start`].
@@ -99,7 +106,7 @@ impl Server {
     pub async fn start_with(
         config: Config,
         make_broker: MakeBroker,
-        stop: CancellationToken,
+        ended: CancellationToken,
     ) -> Result<Self, StartError> {
         let public = bind(config.server.listen, "--listen")?;
         let admin = bind(config.server.admin_listen, "--admin-listen")?;
@@ -117,22 +124,15 @@ impl Server {
             .collect();
         let cells: Vec<Arc<WorkerCell>> = (0..count).map(|_| Arc::default()).collect();
         let (node, keeper) =
-            build_node(config, make_broker, &inboxes, (cells.clone(), stop.clone()))?;
+            build_node(config, make_broker, &inboxes, (cells.clone(), ended.clone()))?;
 
         let mut workers = Vec::with_capacity(count);
         let mut senders = Vec::with_capacity(count);
         let parts = wakes.into_iter().zip(inboxes).zip(cells).enumerate();
         for (index, ((wake, inbox), cell)) in parts {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            let setup = worker::Setup {
-                index,
-                node: Arc::clone(&node),
-                inbox,
-                wake,
-                cell,
-                accepted,
-                stop: stop.clone(),
-            };
+            let setup =
+                worker::Setup { index, node: Arc::clone(&node), inbox, wake, cell, accepted };
             let spawned = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || supervise(setup));
@@ -143,10 +143,11 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
         tasks.spawn(sweep_hub(Arc::clone(&node.hub)));
-        tasks.spawn(accept::run(public, Arc::clone(&node), senders, stop.clone()));
+        tasks.spawn(accept::run(public, Arc::clone(&node), senders, node.life.draining().clone()));
         // Health and metrics stay readable while the node drains: this task ends with the others, after the workers.
         tasks.spawn(admin::serve(admin, Arc::clone(&node), CancellationToken::new()));
-        Ok(Self { node, workers, tasks, stop, address, admin_address })
+        let haste = CancellationToken::new();
+        Ok(Self { node, workers, tasks, haste, ended, address, admin_address })
     }
 
     /// The address of the public listener.
@@ -162,6 +163,21 @@ impl Server {
     /// Where the broker is, without a password: `memory` for the one inside the node.
     pub fn broker(&self) -> String {
         broker::place(&self.node.config())
+    }
+
+    /// Names what a reload reads. To be said once; without it a reload fails.
+    pub fn set_inputs(&self, inputs: Inputs) {
+        self.node.reloader.set_inputs(inputs);
+    }
+
+    /// Reads the configuration again and goes on with it. If anything is wrong with it, nothing changes.
+    ///
+    /// What came of it is logged and counted here. Two at the same time come one after the other.
+    ///
+    /// # Errors
+    /// [`ReloadError`] says why the old configuration stays in force.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.node.reload().await
     }
 
     /// Publishes a demo feed until the node stops, through the same door as every publisher.
@@ -189,50 +205,26 @@ impl Server {
         }
         self.node.failed.cancel();
     }
-
-    /// Stops accepting, tells every client, closes, and waits for the workers until the shutdown timeout.
-    ///
-    /// What is not over at the shutdown timeout is cut. Returns whether no part of the node failed.
-    pub async fn stop(mut self) -> bool {
-        let started = Instant::now();
-        let timeout = self.node.config().drain.timeout;
-        let connections = self.node.connections.open();
-        self.node.is_stopping.store(true, Relaxed);
-        self.stop.cancel();
-        let workers = std::mem::take(&mut self.workers);
-        let joined = tokio::task::spawn_blocking(move || {
-            workers
-                .into_iter()
-                .map(JoinHandle::join)
-                .filter(|ended| !matches!(ended, Ok(Ok(()))))
-                .count()
-        });
-        let failed = tokio::time::timeout(timeout, joined).await;
-        let in_time = failed.is_ok();
-        self.tasks.shutdown().await;
-        let left = self.node.connections.open();
-        tracing::info!(connections, left, elapsed = ?started.elapsed(), in_time, "stopped");
-        // What did not end in time is cut, as announced; only a part that failed is a failure.
-        matches!(failed, Ok(Ok(0)) | Err(_))
-    }
 }
 
 impl Drop for Server {
-    /// A server that is dropped without [`Server::stop`] ends its threads all the same, in its own time.
+    /// A server that is dropped without [`Server::stop`] drops its connections and ends its threads all the same, in its
+    /// own time.
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.node.life.advance(Stage::Ending);
+        self.ended.cancel();
     }
 }
 
 /// Runs a worker, and says so when it ends although the node does not stop.
 fn supervise(setup: worker::Setup) -> io::Result<()> {
-    let (node, stop, index) = (Arc::clone(&setup.node), setup.stop.clone(), setup.index);
+    let (node, index) = (Arc::clone(&setup.node), setup.index);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker::run(setup)));
     let result = result.unwrap_or_else(|_panic| Err(io::Error::other("it panicked")));
     if let Err(error) = &result {
         tracing::error!(worker = index, %error, "a worker failed");
     }
-    if !stop.is_cancelled() {
+    if node.life.stage() < Stage::Draining {
         node.failed.cancel();
     }
     result
@@ -264,7 +256,7 @@ fn build_node(
     config: Config,
     make_broker: MakeBroker,
     inboxes: &[Arc<Inbox>],
-    (cells, stop): (Vec<Arc<WorkerCell>>, CancellationToken),
+    (cells, ended): (Vec<Arc<WorkerCell>>, CancellationToken),
 ) -> Result<(Arc<Node>, Keeper), BrokerError> {
     let (jobs, link_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wake_jobs = Arc::clone(&jobs);
@@ -281,17 +273,9 @@ fn build_node(
     let metrics = Arc::new(Metrics::new(cells, inboxes.to_vec()));
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&link_up));
     let failed = CancellationToken::new();
-    let broker = make_broker(Arc::new(intake), Lifetime { stop, failed: failed.clone() })?;
-    let node = Node {
-        live,
-        access,
-        hub,
-        broker,
-        metrics,
-        connections,
-        failed,
-        is_stopping: AtomicBool::new(false),
-    };
+    let broker = make_broker(Arc::new(intake), Lifetime { stop: ended, failed: failed.clone() })?;
+    let (reloader, life) = (Reloader::default(), Life::default());
+    let node = Node { live, reloader, access, hub, broker, metrics, connections, failed, life };
     let keeper = Keeper::new(&node, jobs, link_up);
     Ok((Arc::new(node), keeper))
 }

@@ -5,16 +5,18 @@
 //! fan-out of a connection happen on this thread only.
 
 pub(crate) mod core;
+mod departures;
 #[cfg(feature = "testing")]
 mod faults;
 mod flush;
 mod panics;
 mod poller;
+mod rights;
 pub(crate) mod session;
 pub(crate) mod socket;
 mod tick;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
@@ -32,7 +34,6 @@ use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tickcast_hub::Inbox;
-use tickcast_protocol::SubscribeItem;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -40,6 +41,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::core::Opening;
 use self::core::{PublishRequest, State};
 use self::poller::Poller;
 use crate::api::problem::Problem;
@@ -51,6 +53,9 @@ use crate::transport::websocket::handshake;
 
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
 pub(crate) const ACCEPTED_MAX: usize = 1024;
+
+/// How long a connection that has not asked for anything yet is kept when the node drains.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// Publications whose latency waits for the end of their flush; under load without end they are counted before it.
 const TAKEN_MAX: usize = 16_384;
@@ -65,8 +70,6 @@ pub(crate) struct Setup {
     pub(crate) wake: Arc<Notify>,
     pub(crate) cell: Arc<WorkerCell>,
     pub(crate) accepted: mpsc::Receiver<Accepted>,
-    /// Cancelled when the node stops.
-    pub(crate) stop: CancellationToken,
 }
 
 /// What a request handler reaches: the node, and the worker it runs on.
@@ -75,13 +78,13 @@ pub(crate) struct Context {
     pub(crate) node: Arc<Node>,
     state: RefCell<State>,
     wake: Arc<Notify>,
-    http: http1::Builder,
     /// HTTP connections and upgrades under way.
     requests: TaskTracker,
-    stop: CancellationToken,
+    /// Cancelled when the node drains. It is the worker's own, so that its connections do not meet those of others.
+    draining: CancellationToken,
 }
 
-/// Runs a worker until the node stops and its connections are gone. The thread is its own.
+/// Runs a worker until the node drains and its connections are gone. The thread is its own.
 ///
 /// # Errors
 /// When the runtime or the epoll set cannot be made.
@@ -91,31 +94,46 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
 }
 
 async fn serve(setup: Setup) -> io::Result<()> {
-    let Setup { index, node, inbox, wake, cell, mut accepted, stop } = setup;
+    let Setup { index, node, inbox, wake, cell, mut accepted } = setup;
     cell.set_thread();
     let poller = Poller::new()?;
     let state = State::new(Arc::clone(&node), index, inbox, poller.registry()?);
-    let http = http_builder(&node);
     let (state, requests) = (RefCell::new(state), TaskTracker::new());
-    let context = Rc::new(Context { node, state, wake, http, requests, stop: stop.clone() });
+    let draining = node.life.draining().child_token();
+    let context = Rc::new(Context { node, state, wake, requests, draining });
+    spawn_local(wake_at_each_step(Rc::clone(&context)));
     let mut dispatcher = spawn_local(dispatch(Rc::clone(&context), poller, cell));
     loop {
+        let next = context.draining.run_until_cancelled(accepted.recv());
         let socket = tokio::select! {
-            socket = stop.run_until_cancelled(accepted.recv()) => socket.flatten(),
+            socket = next => socket.flatten(),
             ended = &mut dispatcher => return Err(io::Error::other(format!("a turn failed: {ended:?}"))),
         };
         let Some(accepted) = socket else { break };
         context.requests.spawn_local(serve_http(Rc::clone(&context), accepted));
     }
     accepted.close();
-    while accepted.try_recv().is_ok() {
-        context.node.connections.release(); // Closed unserved: the client goes to another node.
+    // They were let in, so they are served: the load balancer may have sent them before it knew.
+    while let Ok(socket) = accepted.try_recv() {
+        context.requests.spawn_local(serve_http(Rc::clone(&context), socket));
     }
     context.requests.close();
-    context.requests.wait().await;
+    tokio::select! {
+        () = context.requests.wait() => {}
+        () = context.node.life.ending().cancelled() => {}
+    }
     context.state.borrow_mut().is_drained = true;
     context.wake.notify_one();
     dispatcher.await.map_err(io::Error::other)?
+}
+
+/// Has the dispatcher take a turn whenever the node's life goes on: a turn looks where it is.
+async fn wake_at_each_step(context: Rc<Context>) {
+    let life = &context.node.life;
+    for step in [life.draining(), life.hurrying(), life.ending()] {
+        step.cancelled().await;
+        context.wake.notify_one();
+    }
 }
 
 fn http_builder(node: &Node) -> http1::Builder {
@@ -152,15 +170,26 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
             return tracing::warn!(%peer, %error, "an accepted socket could not be registered");
         }
     };
+    let is_asked = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
+        is_asked.set(true);
         let context = Rc::clone(&context);
         async move { Ok::<_, Infallible>(answer(context, request).await) }
     });
-    let connection = context.http.serve_connection(socket, service).with_upgrades();
+    let http = http_builder(&context.node);
+    let connection = http.serve_connection(socket, service).with_upgrades();
     let mut connection = pin!(connection);
+    let grace = async {
+        context.draining.cancelled().await;
+        // A request may be on its way in a connection that has just come, and to that the end would look like a failure.
+        if !is_asked.get() {
+            let hurrying = context.node.life.hurrying().cancelled();
+            drop(tokio::time::timeout(FIRST_REQUEST_GRACE, hurrying).await);
+        }
+    };
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = context.stop.cancelled() => {
+        () = grace => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -210,7 +239,7 @@ impl Context {
     pub(crate) fn upgrade(
         self: &Rc<Self>,
         mut request: Request<Incoming>,
-        topics: Vec<SubscribeItem>,
+        opening: Opening,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let asked = Instant::now();
         let (response, on_upgrade) = handshake::accept(&mut request)?;
@@ -218,7 +247,7 @@ impl Context {
         let context = Rc::clone(self);
         self.requests.spawn_local(async move {
             let node = Arc::clone(&context.node);
-            shielded(&node, pin!(take_over(context, on_upgrade, topics, asked))).await;
+            shielded(&node, pin!(take_over(context, on_upgrade, opening, asked))).await;
         });
         Ok(response.map(|()| Full::default()))
     }
@@ -248,12 +277,7 @@ impl Context {
 }
 
 /// Takes an upgraded socket out of hyper and tokio and into the worker's set.
-async fn take_over(
-    context: Rc<Context>,
-    on_upgrade: OnUpgrade,
-    topics: Vec<SubscribeItem>,
-    asked: Instant,
-) {
+async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, opening: Opening, asked: Instant) {
     let parts = match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
         Ok(Ok(Parts { io, read_buf, .. })) => {
             io.into_inner().into_std().map(|socket| (socket, read_buf.to_vec()))
@@ -263,7 +287,7 @@ async fn take_over(
     };
     let attached = parts.and_then(|(socket, early)| {
         let socket = mio::net::TcpStream::from_std(socket);
-        context.state.borrow_mut().attach(socket, early, topics)
+        context.state.borrow_mut().attach(socket, early, opening)
     });
     match attached {
         Ok(()) => {
@@ -289,7 +313,6 @@ async fn dispatch(
                 () = context.wake.notified() => {}
                 ready = poller.ready() => ready?,
                 () = timer.as_mut() => {}
-                () = context.stop.cancelled(), if !context.state.borrow().is_stopping() => {}
             }
         }
         // Requests that are ready now publish before the turn, so that their publications are gathered into it.
@@ -312,9 +335,6 @@ async fn dispatch(
 /// One turn: apply, read, flush a chunk; true if more waits. Between turns the runtime gets its share.
 fn turn(context: &Rc<Context>, poller: &mut Poller, started: Instant) -> io::Result<bool> {
     let state = &mut *context.state.borrow_mut();
-    if context.stop.is_cancelled() && !state.is_stopping() {
-        state.stop();
-    }
     let now = started.elapsed();
     state.begin(now);
     poller.drain(|event| state.on_event(event))?;
@@ -324,17 +344,20 @@ fn turn(context: &Rc<Context>, poller: &mut Poller, started: Instant) -> io::Res
         state.tick(second);
     }
     state.resume();
+    let is_departing = state.depart();
+    let is_judging = state.judge_some();
     for request in std::mem::take(&mut state.publishes) {
         context.publish(request);
     }
     // What the flush lets go on reading is read in the next turn.
-    Ok(state.flush_chunk() || !state.resumable.is_empty())
+    Ok(state.flush_chunk() || is_departing || is_judging || !state.resumable.is_empty())
 }
 
 /// The next time that something is due without an event: a timer of the fan-out, or the tick of the second.
 fn next_wake(state: &State, started: Instant) -> Instant {
     let second = started + Duration::from_secs(u64::from(state.second) + 1);
-    let due = state.fanout.next_due().map(|due| started + Duration::from_millis(due));
+    let due = [state.fanout.next_due(), state.departures.next_due()];
+    let due = due.into_iter().flatten().min().map(|due| started + Duration::from_millis(due));
     due.map_or(second, |due| due.min(second))
 }
 

@@ -281,6 +281,14 @@ impl Fanout {
         self.connections.remove(connection.index());
     }
 
+    /// The topics that the connection holds, or has asked for and not got yet.
+    pub fn held(&self, connection: ConnectionId) -> impl Iterator<Item = &Topic> {
+        let first = self.connections.get(connection.index()).map_or(NONE, |state| state.first);
+        let subscription = |index: u32| self.subscriptions.get(index as usize);
+        let held = std::iter::successors(subscription(first), move |held| subscription(held.next));
+        held.filter_map(|held| Some(&self.topics.get(held.topic as usize)?.name))
+    }
+
     /// Says whether the connection's socket takes no more. A blocked connection is not queued for flushing; once it is
     /// writable again everything it is owed is still in the logs.
     pub fn set_blocked(&mut self, connection: ConnectionId, is_blocked: bool) {

@@ -131,11 +131,6 @@ impl Hub {
         }
     }
 
-    /// The options of a topic.
-    pub fn options(&self, topic: &Topic) -> TopicOptions {
-        self.rules.options(topic.as_str())
-    }
-
     /// Takes the jobs that are open.
     pub fn take_jobs(&self) -> VecDeque<Job> {
         std::mem::take(&mut *self.jobs.queue.lock())
@@ -270,8 +265,9 @@ impl Hub {
         (self.jobs.wake)();
     }
 
-    /// A worker's first subscriber of the topic came. The worker gets the log as soon as there is one.
-    pub fn join(&self, topic: &Topic, worker: usize, local: LocalTopic) {
+    /// A worker's first subscriber of the topic came. The worker gets the log as soon as there is one, and the options
+    /// that the topic has had since it was opened: they are the same for all workers, whatever the rules say by now.
+    pub fn join(&self, topic: &Topic, worker: usize, local: LocalTopic) -> TopicOptions {
         loop {
             let entry = self.entry(topic);
             let mut live = entry.live.lock();
@@ -287,7 +283,7 @@ impl Hub {
             if let (Some(log), Some(member)) = (live.log.clone(), live.members.last_mut()) {
                 self.tell(&entry.topic, member, Item::Log { local, log: Box::new(log) });
             }
-            return;
+            return entry.options;
         }
     }
 
@@ -303,7 +299,7 @@ impl Hub {
                     is_new = true;
                     Arc::new(Entry {
                         topic: topic.clone(),
-                        options: self.options(topic),
+                        options: self.rules.options(topic.as_str()),
                         live: Mutex::default(),
                     })
                 })

@@ -31,7 +31,7 @@ pub struct TopicOptions {
     pub log: LogBounds,
 }
 
-/// Resolves a topic's options; called once per topic and worker, never per publication.
+/// Resolves a topic's options; called once when a topic is opened, never per publication.
 pub trait TopicRules: Send + Sync + fmt::Debug {
     /// The options of the topic with this name.
     fn options(&self, topic: &str) -> TopicOptions;

@@ -114,6 +114,7 @@ fn per_connection(name: &'static str, load: IdleArgs) -> Scenario {
 
 fn idle(from: usize, connections: usize, topics: u32) -> IdleArgs {
     IdleArgs {
+        key: None,
         url: String::new(),
         connections,
         from,

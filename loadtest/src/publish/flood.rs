@@ -141,10 +141,10 @@ impl<'a> Flood<'a> {
         goes_on: bool,
     ) -> Result<(), LoadError> {
         let deadline = reactor.clock.now() + nanos(STEP);
-        for (token, writable) in reactor.wait(deadline)? {
-            match (token.checked_sub(FIRST_TOKEN), receivers.as_deref_mut()) {
+        for ready in reactor.wait(deadline)? {
+            match (ready.token.checked_sub(FIRST_TOKEN), receivers.as_deref_mut()) {
                 (Some(lane), _) if lane < self.lanes.len() => {
-                    if writable {
+                    if ready.writable {
                         self.lanes[lane].flush()?;
                     }
                     self.read(lane)?;
@@ -152,7 +152,7 @@ impl<'a> Flood<'a> {
                         self.top_up(lane)?;
                     }
                 }
-                (_, Some(receivers)) => receivers.ready(token)?,
+                (_, Some(receivers)) => receivers.ready(ready)?,
                 _ => {}
             }
         }

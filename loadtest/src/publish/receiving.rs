@@ -18,7 +18,7 @@ use crate::plan::TopicPlan;
 use crate::proc::Process;
 use crate::receivers::{ConnectionPlan, Receivers};
 use crate::spread::Spread;
-use crate::target::Target;
+use crate::target::Targets;
 use crate::units::{ratio, seconds, thousands};
 
 /// Handshakes in flight while connecting.
@@ -128,7 +128,7 @@ fn connection_plan(stage: &Stage<'_>, node: usize) -> Result<ConnectionPlan, Loa
     let args = stage.args;
     let urls = stage.cluster.urls();
     Ok(ConnectionPlan {
-        target: Target::resolve(urls.get(node).map_or("", String::as_str))?,
+        targets: Targets::resolve(urls.get(node).map_or("", String::as_str), None)?,
         topics: TopicPlan::new(PREFIX, args.topics_used(), 1),
         mode: args.mode.clone(),
         max_rate: args.max_rate,

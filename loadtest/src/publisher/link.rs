@@ -28,7 +28,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) stream: TcpStream,
-    host: String,
+    fields: String,
     out: Vec<u8>,
     /// Bytes of `out` that are with the kernel already.
     written: usize,
@@ -52,7 +52,7 @@ impl Link {
         ))?;
         Ok(Self {
             stream,
-            host: target.host.clone(),
+            fields: target.fields(),
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),
@@ -68,8 +68,8 @@ impl Link {
         request: Request,
     ) -> Result<(), LoadError> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            self.host,
+            "POST {path} HTTP/1.1\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.fields,
             body.len()
         );
         self.out.extend_from_slice(head.as_bytes());

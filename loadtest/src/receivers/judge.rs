@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use serde::Serialize;
+use tickcast_protocol::Position;
 
 use super::ConnectionPlan;
 use crate::account::{Account, Totals, Verdict};
@@ -24,12 +25,18 @@ pub struct Notices {
     pub gaps: u64,
     /// `reset`: a topic began a new epoch; its account starts anew there.
     pub resets: u64,
-    /// Any other message, such as `status` or `goaway`.
+    /// `goaway`: the node asked the client to go elsewhere.
+    pub goaways: u64,
+    /// Any other message, such as `status`.
     pub other: u64,
     /// Publications of topics that the connection did not subscribe to.
     pub foreign: u64,
-    /// Connections that ended during the run.
+    /// Connections that ended during the run, although the client had not moved on.
     pub closed: u64,
+    /// Clients that went on elsewhere while their connection was still there, because its node wanted that.
+    pub moved: u64,
+    /// Clients that came back after their connection had ended, and resumed.
+    pub returned: u64,
     /// Why the first of them ended.
     pub first_close: Option<String>,
 }
@@ -39,6 +46,12 @@ pub struct Notices {
 pub(super) struct Reaction {
     pub(super) acknowledged: bool,
     pub(super) refused: Option<String>,
+    /// The code with which the server closes.
+    pub(super) close: Option<u16>,
+    /// When the node wants to be left, in milliseconds from now.
+    pub(super) leave_in_ms: Option<u64>,
+    /// Set for a connection that goes on where another one was: what it has asked for, by place.
+    pub(super) since: Option<Vec<u64>>,
     pub(super) pong: Option<Vec<u8>>,
 }
 
@@ -133,6 +146,13 @@ impl Judge {
         self.account.received()
     }
 
+    /// Where a connection goes on, subscription by subscription; `None` if its server has not said where that is.
+    pub(super) fn positions(&self, connection: usize) -> Option<Vec<Position>> {
+        let per_connection = index(self.topics.per_connection());
+        let first = connection.saturating_mul(per_connection);
+        (first..first + per_connection).map(|number| self.account.position(number)).collect()
+    }
+
     /// Notes that a connection ended in the middle of the run.
     pub(super) fn closed(&mut self, connection: usize, error: &ConnectionError) {
         self.notices.closed += 1;
@@ -166,6 +186,9 @@ impl Judge {
             },
             OPCODE_PING => reaction.pong = Some(pong(frame.payload)),
             OPCODE_CLOSE => {
+                if let [high, low, ..] = frame.payload {
+                    reaction.close = Some(u16::from_be_bytes([*high, *low]));
+                }
                 let reason = close_reason(frame.payload);
                 self.notices
                     .first_close
@@ -179,16 +202,13 @@ impl Judge {
     fn book_notice(&mut self, connection: usize, notice: &Notice<'_>, reaction: &mut Reaction) {
         match notice.kind.as_ref() {
             "subscribed" => {
-                for acknowledged in &notice.topics {
-                    let name = acknowledged.topic.as_bytes();
-                    if let Some(subscription) = self.subscription(connection, name) {
-                        self.account.acknowledge(subscription, acknowledged.offset);
-                    }
-                }
-                let complete = count(notice.topics.len()) == self.topics.per_connection();
-                reaction.acknowledged = complete;
-                if !complete {
+                reaction.acknowledged = count(notice.topics.len()) == self.topics.per_connection();
+                if !reaction.acknowledged {
                     reaction.refused = Some(rejection(notice));
+                }
+                // A client that comes back takes all or nothing, and then asks again.
+                if reaction.acknowledged || reaction.since.is_none() {
+                    self.acknowledged(connection, notice, reaction.since.as_deref());
                 }
             }
             "gap" => self.notices.gaps += 1,
@@ -198,8 +218,13 @@ impl Judge {
                 if let (Some(subscription), Some(offset)) =
                     (self.subscription(connection, topic.as_bytes()), notice.offset)
                 {
-                    self.account.acknowledge(subscription, offset);
+                    let epoch = notice.epoch.as_deref().and_then(|epoch| epoch.parse().ok());
+                    self.account.acknowledge(subscription, offset, epoch);
                 }
+            }
+            "goaway" => {
+                self.notices.goaways += 1;
+                reaction.leave_in_ms = notice.reconnect_in_ms;
             }
             "error" => {
                 self.notices.other += 1;
@@ -207,6 +232,24 @@ impl Judge {
                     Some("an error message instead of the acknowledgement".to_owned());
             }
             _ => self.notices.other += 1,
+        }
+    }
+}
+
+impl Judge {
+    /// Opens the accounts of a connection, or goes on with them where `since` says that it has asked to.
+    fn acknowledged(&mut self, connection: usize, notice: &Notice<'_>, since: Option<&[u64]>) {
+        for acknowledged in &notice.topics {
+            let name = acknowledged.topic.as_bytes();
+            let Some(subscription) = self.subscription(connection, name) else { continue };
+            let place = subscription % index(self.topics.per_connection());
+            match since.and_then(|since| since.get(place)) {
+                Some(since) => self.account.take_over(subscription, *since),
+                None => {
+                    let epoch = acknowledged.epoch.parse().ok();
+                    self.account.acknowledge(subscription, acknowledged.offset, epoch);
+                }
+            }
         }
     }
 }
@@ -231,12 +274,12 @@ fn close_reason(payload: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::payload::Payload;
-    use crate::target::Target;
+    use crate::target::Targets;
 
     /// Two connections with both of two topics; the second one never reads.
     fn judge() -> Judge {
         let plan = ConnectionPlan {
-            target: Target::resolve("http://127.0.0.1:1").expect("an address"),
+            targets: Targets::resolve("http://127.0.0.1:1", None).expect("an address"),
             topics: TopicPlan::new("load", 2, 2),
             mode: None,
             max_rate: None,
@@ -318,6 +361,28 @@ mod tests {
         book(&mut judge, "garbage", 0);
         assert_eq!((judge.notices.gaps, judge.notices.resets, judge.notices.other), (1, 1, 2));
         assert_eq!(judge.outstanding(&[3, 0]), 2);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_goes_on_where_it_was() {
+        let mut judge = judge();
+        assert_eq!(judge.positions(0), None);
+        book(&mut judge, ACK, 0);
+        (6..=8).for_each(|offset| drop(book(&mut judge, &publication("load.0", offset, 0), 0)));
+        let offsets: Vec<_> =
+            judge.positions(0).expect("positions").iter().map(|at| at.offset).collect();
+        assert_eq!(offsets, [8, 0]);
+        // Two more come on the first connection before the second one is acknowledged.
+        (9..=10).for_each(|offset| drop(book(&mut judge, &publication("load.0", offset, 0), 0)));
+        let mut reaction = Reaction { since: Some(offsets), ..Reaction::default() };
+        let frame = |text: &'static str| Frame { opcode: OPCODE_TEXT, payload: text.as_bytes() };
+        judge.book(0, frame(r#"{"type":"goaway","reconnect_in_ms":70}"#), 0, &mut reaction);
+        assert_eq!((reaction.leave_in_ms, judge.notices.goaways), (Some(70), 1));
+        judge.book(0, frame(ACK), 0, &mut reaction);
+        assert!(reaction.acknowledged);
+        (9..=11).for_each(|offset| drop(book(&mut judge, &publication("load.0", offset, 0), 0)));
+        let totals = judge.close(&[11, 0]);
+        assert_eq!((totals.received, totals.missing, totals.duplicate), (6, 0, 0));
     }
 
     #[test]

@@ -104,6 +104,42 @@ fn swapped_deliveries_are_out_of_order_and_not_missing() {
 }
 
 #[test]
+fn clients_that_are_asked_to_leave_move_and_miss_nothing() {
+    let report = against(Fault::Leave(10));
+    let totals = report.deliveries;
+    assert_eq!((totals.received, totals.missing, totals.duplicate), (200, 0, 0), "{totals:?}");
+    let notices = report.notices;
+    assert_eq!((notices.goaways, notices.moved), (10, 10), "{notices:?}");
+    assert_eq!((notices.closed, notices.returned), (0, 0), "{notices:?}");
+}
+
+#[test]
+fn clients_that_are_cut_off_come_back_and_miss_nothing() {
+    let url = format!("http://{}", fake::start(Fault::Cut(10)));
+    let report = run(&short(url), &mut Progress::silent()).expect("a run");
+    let totals = report.deliveries;
+    assert_eq!((totals.received, totals.missing, totals.duplicate), (200, 0, 0), "{totals:?}");
+    let notices = report.notices;
+    assert_eq!((notices.closed, notices.returned, notices.moved), (10, 10, 0), "{notices:?}");
+    assert!(report.away.count == 10 && report.away.max_ns < 5_000_000_000, "{:?}", report.away);
+}
+
+#[test]
+fn a_publisher_that_is_cut_off_goes_on_with_the_next_server() {
+    let (first, second) = (fake::start(Fault::CutPublishers(5)), Floor::start());
+    let args = FanoutArgs {
+        subscribe_url: Some(second.url()),
+        ..short(format!("http://{first},{}", second.url()))
+    };
+    let report = run(&args, &mut Progress::silent()).expect("a run");
+    let published = report.published;
+    assert_eq!(published.accepted + published.cut_off, 20, "{published:?}");
+    assert!(published.accepted >= 15, "{published:?}");
+    // What the second server took has arrived, and nothing else.
+    assert_eq!(report.deliveries.received, (published.accepted - 5) * 10);
+}
+
+#[test]
 fn a_rejected_subscription_ends_the_run_with_its_reason() {
     let url = format!("http://{}", fake::start(Fault::Reject));
     let error = run(&short(url), &mut Progress::silent()).expect_err("refused").to_string();

@@ -11,11 +11,24 @@ use crate::config::access::pattern_matches;
 use crate::config::{AccessKey, KeyHash, Right, Rights};
 
 /// What every key begins with, so that people and scanners of leaked secrets know it for one.
-pub(crate) const PREFIX: &str = "tck_";
+const PREFIX: &str = "tck_";
 
 /// Random bytes in a key, and the characters that they become.
 pub(crate) const RANDOM_BYTES: usize = 32;
 const RANDOM_CHARACTERS: usize = 43;
+
+/// Writes random bytes as a key.
+pub(crate) fn write_key(random: &[u8; RANDOM_BYTES]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut key = PREFIX.to_owned();
+    for group in random.chunks(3) {
+        let bits = group.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        let bits = bits << (8 * (3 - group.len()));
+        let digits = (0..=group.len()).map(|place| DIGITS[bits >> (18 - 6 * place) & 63]);
+        key.extend(digits.map(char::from));
+    }
+    key
+}
 
 /// Whether a text has the form of a key: the prefix, and 256 bits in base64url.
 pub(crate) fn is_key(text: &str) -> bool {
@@ -59,7 +72,8 @@ impl Key {
         &self.name
     }
 
-    pub(super) fn hash(&self) -> &KeyHash {
+    /// What is stored of it.
+    pub(crate) fn hash(&self) -> &KeyHash {
         &self.hash
     }
 
@@ -159,6 +173,19 @@ mod tests {
         assert_eq!(take(&bucket, 50, 1, 0), Ok(()));
         assert_eq!(take(&bucket, 0, 1, 0), Ok(()));
         assert_eq!(take(&bucket, 1, 1, 0), Err(50));
+    }
+
+    #[test]
+    fn random_bytes_become_a_key() {
+        let check = |random: [u8; 32], expected: &str| {
+            let key = write_key(&random);
+            assert_eq!(key, format!("tck_{expected}"));
+            assert!(is_key(&key));
+        };
+        check([0; 32], &"A".repeat(43));
+        check([0xFF; 32], &format!("{}8", "_".repeat(42)));
+        let counting = std::array::from_fn(|place| u8::try_from(place).unwrap());
+        check(counting, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) fn report(node: &Node, purpose: Purpose) -> Report {
         Purpose::Publish => node.is_ready(),
         Purpose::Subscribe => node.is_ready_for_subscribe(),
     };
-    let (draining, is_broker_up) = (node.is_stopping(), node.metrics.is_broker_up());
+    let (draining, is_broker_up) = (node.is_leaving(), node.metrics.is_broker_up());
     let mut reasons = Vec::new();
     if draining {
         reasons.push("draining");

@@ -1,5 +1,3 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use serde_json::{Value, json};
 use tickcast_broker::{MemoryBroker, MemoryLimits};
 use tickcast_hub::{Hub, HubLimits, Inbox};
@@ -10,8 +8,9 @@ use super::*;
 use crate::access::Access;
 use crate::config::{Config, Live};
 use crate::metrics::{Metrics, WorkerCell, WorkerCounters};
+use crate::node::life::{Life, Stage};
 use crate::node::{Intake, Rules};
-use crate::server::Connections;
+use crate::server::{Connections, Reloader};
 
 /// A node with one worker that never ran.
 fn node() -> (Arc<Node>, Arc<WorkerCell>) {
@@ -26,9 +25,10 @@ fn node() -> (Arc<Node>, Arc<WorkerCell>) {
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::default());
     let broker = Arc::new(MemoryBroker::new(MemoryLimits::default(), Arc::new(intake)));
     let connections = Arc::new(Connections::new(10));
-    let is_stopping = AtomicBool::new(false);
     let failed = CancellationToken::new();
-    (Arc::new(Node { live, access, hub, broker, metrics, connections, failed, is_stopping }), cell)
+    let (reloader, life) = (Reloader::default(), Life::default());
+    let node = Node { live, reloader, access, hub, broker, metrics, connections, failed, life };
+    (Arc::new(node), cell)
 }
 
 /// An admin listener, and what ends it.
@@ -74,7 +74,7 @@ async fn a_node_is_alive_whatever_happens() {
     let (node, _) = node();
     let admin = start(&node).await;
     node.metrics.set_broker_up(false);
-    node.is_stopping.store(true, Relaxed);
+    node.life.advance(Stage::Leaving);
     let (head, body) = admin.ask("GET /livez").await;
     assert_eq!((status(&head), body.as_str()), (200, r#"{"status":"ok"}"#));
 }
@@ -99,7 +99,7 @@ async fn readiness_follows_the_broker_and_the_end_of_the_node() {
         (200, report("ready", true, false, "down", &down))
     );
 
-    node.is_stopping.store(true, Relaxed);
+    node.life.advance(Stage::Leaving);
     let both = report("not_ready", false, true, "down", &["draining", "broker_down"]);
     node.metrics.set_broker_up(true);
     let draining = report("not_ready", false, true, "up", &["draining"]);

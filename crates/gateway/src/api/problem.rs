@@ -1,7 +1,7 @@
 //! Refusals, as problem documents (RFC 9457): one table says what each error code means over HTTP.
 //!
 //! A problem says what happened (`detail`: the place and the value) and what to do about it (`hint`). Clients act on
-//! `code`, which never changes. `docs/reference/http-api.md` holds the same table; a test keeps the two equal.
+//! `code`, which never changes. `docs/reference/errors.md` holds the same table; a test keeps the two equal.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -311,6 +311,7 @@ mod tests {
         assert_eq!(problem.detail().len(), DETAIL_BYTES_MAX - 1);
     }
 
+    /// The section of `docs/reference/errors.md`. After a change, run with `TICKCAST_BLESS=1` to write it.
     #[test]
     fn the_documentation_has_this_table() {
         assert_eq!(CODES.len(), ErrorCode::BadHandshake as usize + 1, "a code is missing above");
@@ -320,10 +321,15 @@ mod tests {
         });
         let rows: String = rows.collect();
         let table = format!("| code | status | meaning | what to do |\n|---|---|---|---|\n{rows}");
-        let page = include_str!("../../../../docs/reference/http-api.md");
-        assert!(
-            page.contains(&table),
-            "docs/reference/http-api.md should hold this table:\n{table}"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/errors.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = page.split_once("<!-- http:begin -->\n").unwrap();
+        let (current, after) = rest.split_once("<!-- http:end -->").unwrap();
+        if std::env::var_os("TICKCAST_BLESS").is_some() {
+            let marks = ["<!-- http:begin -->\n", "<!-- http:end -->"];
+            std::fs::write(path, [before, marks[0], &table, marks[1], after].concat()).unwrap();
+        } else {
+            assert!(current == table, "{path} is out of date; run with TICKCAST_BLESS=1");
+        }
     }
 }

@@ -170,7 +170,8 @@ impl Rights {
         self.0 & (1 << right as u8) != 0
     }
 
-    fn iter(self) -> impl Iterator<Item = Right> {
+    /// Each of them.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Right> {
         Right::ALL.into_iter().filter(move |right| self.has(*right))
     }
 }
@@ -239,7 +240,7 @@ pub(crate) fn pattern_matches(pattern: &str, topic: &str) -> bool {
 }
 
 /// Why a pattern matches no topic at all, if so.
-pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
+pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
     // A prefix need not be a whole name, so a letter is added to complete it.
     let sample = pattern.strip_suffix('*').map(|prefix| format!("{prefix}x"));
     Topic::check(sample.as_deref().unwrap_or(pattern)).map_err(|error| error.to_string())

@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
     check_log_filter(&config.log.filter, &mut findings);
     check_patterns(config, &mut findings);
     check_topic_ttl(config, &mut findings);
+    check_drain(config, &mut findings);
     access::check(config, &mut findings);
     redis::check(&config.broker.redis, &mut findings);
     findings
@@ -204,9 +205,35 @@ fn check_topic_ttl(config: &Config, findings: &mut Findings) {
     }
 }
 
+/// All of a drain has to fit into its time, and load balancers are to notice first.
+fn check_drain(config: &Config, findings: &mut Findings) {
+    let drain = &config.drain;
+    if drain.delay > drain.timeout {
+        let text = format!(
+            "`drain.delay` = {} is longer than `drain.timeout` = {}",
+            drain.delay.write(),
+            drain.timeout.write()
+        );
+        findings.problem("drain.delay", text, "lower `drain.delay` or raise `drain.timeout`");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drain_waits_no_longer_than_it_may_take() {
+        let check = |delay: u64, timeout: u64| {
+            let mut config = Config::default();
+            config.drain.delay = std::time::Duration::from_secs(delay);
+            config.drain.timeout = std::time::Duration::from_secs(timeout);
+            let problems = check(&config, None).problems;
+            problems.into_iter().map(|problem| problem.text).collect::<Vec<_>>()
+        };
+        assert!(check(0, 0).is_empty() && check(45, 45).is_empty());
+        assert_eq!(check(6, 5), ["`drain.delay` = \"6s\" is longer than `drain.timeout` = \"5s\""]);
+    }
 
     #[test]
     fn the_hard_limit_is_read() {

@@ -15,6 +15,11 @@ impl Live {
         Self(ArcSwap::from_pointee(config))
     }
 
+    /// From now on it is this one.
+    pub(crate) fn replace(&self, config: Arc<Config>) {
+        self.0.store(config);
+    }
+
     /// As it is now.
     pub(crate) fn load(&self) -> Guard<Arc<Config>> {
         self.0.load()

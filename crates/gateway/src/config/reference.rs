@@ -14,6 +14,8 @@ An unknown key, a wrong type or a value out of bounds is an error: the node name
 - **File**: TOML, one table per section.
 - **Environment**: `TICKCAST__` and the key with two underscores between levels, such as `TICKCAST__SERVER__LISTEN=127.0.0.1:9000`.
   Values are read as TOML where they are TOML, else as text; lists may also be written with commas.
+- **Reload**: SIGHUP, `systemctl reload` or `POST /admin/reload` make a running node read all of them again, the environment and the flags as they were at its start.
+  What is wrong is logged and changes nothing. What is right counts at once, also for open connections, except where it says *needs a restart* below: such a setting keeps its value, and the log names it.
 - **Durations** are written as `\"250ms\"`, `\"25s\"`, `\"5m\"`, `\"1h\"`, `\"7d\"`; **sizes** as `\"64KiB\"`, `\"1MiB\"`, `\"2GiB\"` or a plain number of bytes.
 ";
 
@@ -77,7 +79,10 @@ fn row(key: &Key) -> String {
     let name = key.name.rsplit('.').next().unwrap_or_default();
     let default = (key.default)();
     let bounds = (key.bounds)().map(|(low, high)| format!("`{low}` to `{high}`"));
-    let description = join(key.docs).replace('|', "\\|");
+    let mut description = join(key.docs).replace('|', "\\|");
+    if key.needs_restart {
+        description.push_str(" *Needs a restart.*");
+    }
     format!("| `{name}` | `{default}` | {} | {description} |\n", bounds.unwrap_or_default())
 }
 

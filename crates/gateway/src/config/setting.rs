@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tickcast_protocol::Mode;
 use toml::Value;
 
+use super::reload::Change;
+
 /// A number of bytes, written as `"64KiB"`, `"1MiB"`, `"2GiB"`, `"100B"` or a plain whole number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Size(usize);
@@ -273,6 +275,8 @@ pub struct Key {
     pub docs: &'static [&'static str],
     /// The default, as it is written in a file.
     pub default: fn() -> Value,
+    /// A reload does not change it: the new value counts from the next start on.
+    pub needs_restart: bool,
     /// Its values must not be shown.
     pub(super) is_secret: bool,
     /// Can a value be taken?
@@ -297,8 +301,9 @@ pub(super) fn check_range<T: Setting + PartialOrd>(
     Err(format!("{} from {} to {}", T::EXPECTED, range.start().write(), range.end().write()))
 }
 
-/// Declares a section: `name: kind = default, in lowest..=highest;` per setting, with its reference text above it, then
-/// perhaps the word `sections` and the sections inside it.
+/// Declares a section: `name: kind = default, in lowest..=highest, needs restart;` per setting, with its reference text
+/// above it, then perhaps the word `sections` and the sections inside it. `needs restart` marks a setting that a running
+/// node cannot change.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -306,7 +311,7 @@ macro_rules! section {
         $section:literal $struct:ident
         $(
             $(#[doc = $doc:literal])+
-            $field:ident: $kind:ty = $default:expr $(, in $range:expr)?;
+            $field:ident: $kind:ty = $default:expr $(, in $range:expr)? $(, needs $restart:ident)?;
         )+
         $(sections
             $(
@@ -350,13 +355,31 @@ macro_rules! section {
                     name: concat!($section, ".", stringify!($field)),
                     docs: &[$($doc),+],
                     default: || <$kind as setting::Setting>::write(&$default),
+                    needs_restart: section!(@needs $($restart)?),
                     is_secret: <$kind as setting::Setting>::IS_SECRET,
                     check: section!(@check $kind $(, $range)?),
                     bounds: section!(@bounds $kind $(, $range)?),
                 }),+],
             };
         }
+
+        impl setting::Compare for $struct {
+            fn changes(&self, after: &mut Self, changes: &mut Vec<$crate::config::Change>) {
+                let mut keys = Self::SECTION.keys.iter();
+                $(
+                    if let Some(key) = keys.next() && self.$field != after.$field {
+                        changes.push($crate::config::Change::of(key, &self.$field, &after.$field));
+                        if key.needs_restart {
+                            after.$field.clone_from(&self.$field);
+                        }
+                    }
+                )+
+                $($(setting::Compare::changes(&self.$inner, &mut after.$inner, changes);)+)?
+            }
+        }
     };
+    (@needs) => { false };
+    (@needs restart) => { true };
     (@check $kind:ty) => { setting::check_kind::<$kind> };
     (@check $kind:ty, $range:expr) => { |value| setting::check_range::<$kind>(value, &($range)) };
     (@bounds $kind:ty) => { || None };
@@ -368,6 +391,12 @@ macro_rules! section {
     };
 }
 pub(super) use section;
+
+/// A part of the configuration that a reload can find different.
+pub(super) trait Compare {
+    /// Appends what is different in `after`, and puts back there what a running node cannot change.
+    fn changes(&self, after: &mut Self, changes: &mut Vec<Change>);
+}
 
 /// A section of the configuration and its settings.
 #[derive(Clone, Copy, Debug)]

@@ -19,20 +19,28 @@ use super::setting::{Check, Key};
 use super::{Config, SECTIONS, keys};
 
 /// Variables of the environment that begin so belong to Tickcast.
-const ENV_PREFIX: &str = "TICKCAST__";
+pub(super) const ENV_PREFIX: &str = "TICKCAST__";
 /// Variables for the client verbs (`TICKCAST__CLIENT__URL`); a node does not read them.
 const ENV_CLIENT_PREFIX: &str = "TICKCAST__CLIENT__";
 /// Names the file with the keys of machines.
 const KEYS_FILE: &str = "access.keys_file";
 
-/// Settings given on the command line: the last and strongest source.
+/// Settings given on the command line: the last and strongest source. Those that a verb only suggests are the weakest.
 #[derive(Clone, Default)]
-pub struct Flags(Vec<(&'static str, &'static str, String)>);
+pub struct Flags {
+    given: Vec<Flag>,
+    suggested: Vec<Flag>,
+}
+
+/// Its name, the setting, the value.
+pub(super) type Flag = (&'static str, &'static str, String);
 
 /// Shows which flags there are, and not their values: one of them may be a secret.
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(flag, ..)| flag)).finish()
+        f.debug_list()
+            .entries(self.given.iter().chain(&self.suggested).map(|(flag, ..)| flag))
+            .finish()
     }
 }
 
@@ -41,7 +49,17 @@ impl Flags {
     ///
     /// The value is read like that of an environment variable.
     pub fn set(&mut self, flag: &'static str, key: &'static str, value: impl Into<String>) {
-        self.0.push((flag, key, value.into()));
+        self.given.push((flag, key, value.into()));
+    }
+
+    /// As [`Flags::set`], for a value that every other source overrides: a verb's own default.
+    pub fn suggest(&mut self, flag: &'static str, key: &'static str, value: impl Into<String>) {
+        self.suggested.push((flag, key, value.into()));
+    }
+
+    /// What is suggested, and what was given.
+    pub(super) fn into_parts(self) -> (Vec<Flag>, Vec<Flag>) {
+        (self.suggested, self.given)
     }
 }
 
@@ -165,9 +183,9 @@ impl Sources {
         }
     }
 
-    /// Reads the flags.
-    pub(super) fn add_flags(&mut self, flags: Flags) {
-        for (flag, key, text) in flags.0 {
+    /// Reads flags. Those that are suggested come before every other source, those that were given after it.
+    pub(super) fn add_flags(&mut self, flags: Vec<Flag>) {
+        for (flag, key, text) in flags {
             self.add_text(key, &text, &Origin::Flag(flag));
         }
     }

@@ -55,6 +55,23 @@ fn later_sources_win() {
 }
 
 #[test]
+fn a_suggestion_is_overridden_by_every_other_source() {
+    let drain = |text: &str, env: &[(&str, &str)], given: bool| {
+        let mut flags = Flags::default();
+        flags.suggest("dev", "drain.delay", "1s");
+        if given {
+            flags.set("--delay", "drain.delay", "4s");
+        }
+        load(text, env, flags).unwrap().drain.delay.as_secs()
+    };
+    let (file, env) = ("[drain]\ndelay = '2s'\n", [("TICKCAST__DRAIN__DELAY", "3s")]);
+    assert_eq!(drain("", &[], false), 1);
+    assert_eq!(drain(file, &[], false), 2);
+    assert_eq!(drain(file, &env, false), 3);
+    assert_eq!(drain(file, &env, true), 4);
+}
+
+#[test]
 fn environment_values_are_toml_or_text() {
     let env = [
         ("TICKCAST__BROKER__TOPIC_TTL", "\"1d\""),

@@ -53,7 +53,8 @@ fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
     let queue = Arc::new(Queue::new(LINES_MAX, BYTES_MAX));
     let output = Output::default();
     let guard = start_writer(&queue, format, output.clone()).unwrap();
-    with_default(subscriber(&queue, format, parse_filter(filter).unwrap(), false), log);
+    let (subscriber, _) = subscriber(&queue, format, parse_filter(filter).unwrap(), false);
+    with_default(subscriber, log);
     drop(guard);
     output.text()
 }
@@ -111,6 +112,27 @@ fn the_line_about_dropped_lines_looks_like_the_others() {
 }
 
 #[test]
+fn the_filter_can_be_changed_at_any_time() {
+    for format in [LogFormat::Compact, LogFormat::Json] {
+        let queue = Arc::new(Queue::new(LINES_MAX, BYTES_MAX));
+        let output = Output::default();
+        let guard = start_writer(&queue, format, output.clone()).unwrap();
+        let (subscriber, set_filter) =
+            subscriber(&queue, format, parse_filter("info").unwrap(), false);
+        with_default(subscriber, || {
+            for (filter, word) in [("info", "first"), ("debug", "second"), ("off", "third")] {
+                set_filter(parse_filter(filter).unwrap()).unwrap();
+                tracing::debug!("{word}");
+            }
+        });
+        drop(guard);
+        let text = output.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("second"), "{text}");
+    }
+}
+
+#[test]
 fn a_bad_filter_is_named() {
     let error = parse_filter("info,tickcast=loud").unwrap_err().to_string();
     assert!(error.starts_with("log.filter \"info,tickcast=loud\" cannot be used: "), "{error}");
@@ -129,7 +151,7 @@ fn logging_goes_on_while_the_output_is_stuck_and_the_missing_lines_are_named() {
         start_writer(&queue, LogFormat::Json, Stuck { output: output.clone(), begun, gate })
             .unwrap();
     let filter = parse_filter("info").unwrap();
-    with_default(subscriber(&queue, LogFormat::Json, filter, false), || {
+    with_default(subscriber(&queue, LogFormat::Json, filter, false).0, || {
         tracing::info!(number = 0, "line");
         has_begun.recv().unwrap();
         for number in 1..COUNT {

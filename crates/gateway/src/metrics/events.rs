@@ -4,8 +4,8 @@
 //! without a look-up, and the first event of a kind is a step from 0 to 1 that `rate()` sees.
 
 use std::array;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::{Method, StatusCode};
 use tickcast_broker::{PublishError, Published};
@@ -103,9 +103,67 @@ fn is_likely(route: Route, method: &str) -> bool {
     }
 }
 
+label_values! {
+    /// What came of reading the configuration again.
+    pub(super) enum ReloadResult {
+        Success => "success",
+        Failure => "failure",
+    }
+}
+
+/// Readings of the configuration, that of the start included where it says so.
+#[derive(Debug)]
+pub(super) struct Reloads {
+    counts: [AtomicU64; ReloadResult::COUNT],
+    /// The last one, also the first of all, was good.
+    is_good: AtomicBool,
+    /// The last good one, in seconds since 1970.
+    last_good: AtomicU64,
+}
+
+impl Default for Reloads {
+    /// A node that has started has read a good configuration.
+    fn default() -> Self {
+        Self {
+            counts: Default::default(),
+            is_good: AtomicBool::new(true),
+            last_good: AtomicU64::new(unix_seconds()),
+        }
+    }
+}
+
+impl Reloads {
+    fn count(&self, is_good: bool) {
+        let result = if is_good { ReloadResult::Success } else { ReloadResult::Failure };
+        self.counts[result as usize].fetch_add(1, Relaxed);
+        self.is_good.store(is_good, Relaxed);
+        if is_good {
+            self.last_good.store(unix_seconds(), Relaxed);
+        }
+    }
+
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.counts.iter().map(|count| count.load(Relaxed));
+        ReloadResult::TEXTS.iter().copied().zip(counts)
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        self.is_good.load(Relaxed)
+    }
+
+    pub(super) fn last_good(&self) -> u64 {
+        self.last_good.load(Relaxed)
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// The counters of all events.
 #[derive(Debug)]
 pub(super) struct Events {
+    reloads: Reloads,
     refused: AtomicU64,
     http_panics: AtomicU64,
     auth_failures: [AtomicU64; AuthFailure::COUNT],
@@ -123,6 +181,7 @@ pub(super) struct Events {
 impl Default for Events {
     fn default() -> Self {
         Self {
+            reloads: Reloads::default(),
             refused: AtomicU64::default(),
             http_panics: AtomicU64::default(),
             auth_failures: Default::default(),
@@ -140,6 +199,15 @@ impl Default for Events {
 }
 
 impl Events {
+    pub(super) fn count_reload(&self, is_good: bool) {
+        self.reloads.count(is_good);
+    }
+
+    /// Readings of the configuration.
+    pub(super) fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
     pub(super) fn observe_payload(&self, bytes: usize) {
         self.sizes.observe(bytes as u64);
     }

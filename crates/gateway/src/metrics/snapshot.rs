@@ -59,7 +59,7 @@ impl<'a> Snapshot<'a> {
         Self {
             node: NodeState {
                 ready: node.is_ready().into(),
-                draining: node.is_stopping().into(),
+                draining: node.is_leaving().into(),
                 broker_up: metrics.is_broker_up().into(),
                 connections: node.connections.open(),
             },

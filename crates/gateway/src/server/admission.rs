@@ -36,6 +36,11 @@ impl Connections {
         self.open.load(Relaxed)
     }
 
+    /// Changes the bound. Nobody who is in is sent away.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
+    }
+
     /// The bound.
     pub(crate) fn max(&self) -> usize {
         self.max.load(Relaxed)

@@ -19,10 +19,14 @@ use tickcast_protocol::{
     close_frame, limits::COMMAND_OVERHEAD_BYTES_MAX,
 };
 
+use super::departures::Departures;
 #[cfg(feature = "testing")]
 use super::faults::Faults;
+use super::millis;
+use super::rights::Keyring;
 use super::session::{Phase, Sessions};
-use super::{millis, socket};
+use crate::access::Key;
+use crate::config::Config;
 use crate::metrics::{CloseReason, WorkerCounters};
 use crate::node::{Node, error_code};
 use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
@@ -34,7 +38,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const READS_PER_TURN: usize = 4;
 
 /// How long a closed connection's peer may take to hang up, in seconds.
-const LINGER_SECONDS: u32 = 2;
+pub(super) const LINGER_SECONDS: u32 = 2;
 
 /// How long a topic may take to be settled before a subscribe command is answered without it, in milliseconds.
 const SETTLE_MS: u64 = 1000;
@@ -50,6 +54,15 @@ pub(crate) struct PublishRequest {
     pub(crate) key: Option<String>,
 }
 
+/// What a WebSocket connection begins with.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The topics of its URL.
+    pub(crate) topics: Vec<SubscribeItem>,
+    /// Whose key its handshake presented.
+    pub(crate) who: Option<Arc<Key>>,
+}
+
 /// Everything that one worker owns.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -58,6 +71,7 @@ pub(crate) struct State {
     registry: Registry,
     pub(super) fanout: Fanout,
     pub(super) sessions: Sessions,
+    pub(super) keyring: Keyring,
     pub(super) plan: Plan,
     pub(super) counters: WorkerCounters,
     /// Time since the worker started, as of the beginning of the turn.
@@ -78,12 +92,20 @@ pub(crate) struct State {
     pinged: Option<ConnectionId>,
     /// Publishing times of the publications taken in this turn, in milliseconds since 1970.
     pub(super) taken: Vec<u64>,
-    /// Set when the node stops: who comes now is told to go elsewhere.
-    is_stopping: bool,
+    /// Who is to go, and when.
+    pub(super) departures: Departures,
     /// Set when the node stops and the last HTTP request has its answer: no connection can come any more.
     pub(super) is_drained: bool,
     #[cfg(feature = "testing")]
     pub(super) faults: Faults,
+}
+
+/// The bounds of the fan-out, as they are configured.
+fn limits(config: &Config) -> FanoutLimits {
+    FanoutLimits {
+        subscriptions_per_connection: config.limits.subscriptions_per_connection,
+        settle_ms: SETTLE_MS,
+    }
 }
 
 impl State {
@@ -93,16 +115,13 @@ impl State {
         inbox: Arc<Inbox>,
         registry: Registry,
     ) -> Self {
-        let limits = FanoutLimits {
-            subscriptions_per_connection: node.config().limits.subscriptions_per_connection,
-            settle_ms: SETTLE_MS,
-        };
         let mut state = Self {
-            fanout: Fanout::new(Arc::clone(&node.hub), worker, limits),
+            fanout: Fanout::new(Arc::clone(&node.hub), worker, limits(&node.config())),
             node,
             inbox,
             registry,
             sessions: Sessions::default(),
+            keyring: Keyring::default(),
             plan: Plan::default(),
             counters: WorkerCounters::default(),
             now: Duration::ZERO,
@@ -115,13 +134,19 @@ impl State {
             scratch: Box::default(),
             pinged: None,
             taken: Vec::new(),
-            is_stopping: false,
+            departures: Departures::default(),
             is_drained: false,
             #[cfg(feature = "testing")]
             faults: Faults::default(),
         };
         state.restore_scratch();
         state
+    }
+
+    /// Takes over what the fan-out has copied from a configuration that may have been replaced.
+    pub(super) fn follow_config(&mut self) {
+        let limits = limits(&self.node.config());
+        self.fanout.set_limits(limits);
     }
 
     /// Makes the read buffer anew after it was lost to a panic.
@@ -131,12 +156,12 @@ impl State {
         }
     }
 
-    /// Takes a connection whose handshake is done, with bytes that came behind it and the topics of its URL.
+    /// Takes a connection whose handshake is done, with bytes that came behind it.
     pub(super) fn attach(
         &mut self,
         mut socket: TcpStream,
         early: Vec<u8>,
-        topics: Vec<SubscribeItem>,
+        opening: Opening,
     ) -> io::Result<()> {
         let connection = self.fanout.attach();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -148,25 +173,24 @@ impl State {
         self.sessions.insert(connection, socket, self.second);
         self.counters.opened += 1;
         self.node.connections.acquire();
-        self.shield(connection, |state| state.welcome(connection, early, topics));
+        self.shield(connection, |state| state.welcome(connection, early, opening));
         Ok(())
     }
 
     /// The first words on a connection, from both sides.
-    fn welcome(
-        &mut self,
-        connection: ConnectionId,
-        mut early: Vec<u8>,
-        topics: Vec<SubscribeItem>,
-    ) {
-        if self.is_stopping {
-            return self.send_away(connection);
+    fn welcome(&mut self, connection: ConnectionId, mut early: Vec<u8>, opening: Opening) {
+        if self.greet_late(connection) {
+            return;
+        }
+        if !self.introduce(connection, opening.who) {
+            return self.queue_replies();
         }
         if !self.node.metrics.is_broker_up() {
             self.sessions.reply(connection, &ServerMessage::Status { broker: "down" });
         }
-        if !topics.is_empty() {
-            let items = topics.into_iter().map(Ok).collect();
+        if !opening.topics.is_empty() {
+            let items = opening.topics.into_iter().map(Ok).collect();
+            let items = self.judge_items(connection, items);
             self.fanout.subscribe(connection, None, items, &mut self.sessions);
         }
         self.decode(connection, &mut early);
@@ -361,18 +385,22 @@ impl State {
         if self.faults.order(connection, text) {
             return;
         }
+        if self.is_judging() {
+            self.judge(connection);
+            if !self.sessions.is_open(connection) {
+                return; // It may not have any more what it would ask for.
+            }
+        }
         match Command::decode(text) {
             Ok((id, Command::Subscribe { items })) => {
+                let items = self.judge_items(connection, items);
                 self.fanout.subscribe(connection, id, items, &mut self.sessions);
             }
             Ok((id, Command::Unsubscribe { topics })) => {
                 self.fanout.unsubscribe(connection, id.as_ref(), topics, &mut self.sessions);
             }
             Ok((id, Command::Publish(command))) => self.publish(connection, id, command),
-            Ok((id, Command::Auth(_token))) => {
-                let message = "this node has no end-user tokens; subscribe without one";
-                self.reply_error(connection, id.as_ref(), ErrorCode::NotConfigured, message);
-            }
+            Ok((id, Command::Auth(token))) => self.authenticate(connection, id.as_ref(), &token),
             Ok((id, Command::Ping)) => {
                 self.sessions.reply(connection, &ServerMessage::Pong { id: id.as_ref() });
             }
@@ -383,7 +411,7 @@ impl State {
         }
     }
 
-    fn reply_error(
+    pub(super) fn reply_error(
         &mut self,
         connection: ConnectionId,
         id: Option<&Id>,
@@ -395,17 +423,9 @@ impl State {
     }
 
     fn publish(&mut self, connection: ConnectionId, id: Option<Id>, command: PublishCommand<'_>) {
-        let config = self.node.config();
-        let max = config.limits.payload_bytes.bytes();
-        if !config.websocket.publish {
-            let message =
-                "publishing over WebSocket is not allowed here; use POST /v1/topics/{topic}";
-            return self.reply_error(connection, id.as_ref(), ErrorCode::Forbidden, message);
-        }
-        if command.data.len() > max {
-            let message =
-                format!("the payload has {} bytes; at most {max} are allowed", command.data.len());
-            return self.reply_error(connection, id.as_ref(), ErrorCode::PayloadTooLarge, &message);
+        let admitted = self.admit_publish(connection, &command.topic, command.data.len());
+        if let Err((code, message)) = admitted {
+            return self.reply_error(connection, id.as_ref(), code, &message);
         }
         let Some(session) = self.sessions.get(connection) else { return };
         session.publishing += 1;
@@ -477,7 +497,8 @@ impl State {
         }
         session.output().extend_from_slice(&close_frame(code, reason));
         session.phase = Phase::Closing;
-        self.counters.closed[label as usize] += 1;
+        let is_told = session.is_told;
+        self.count_end(label, is_told);
         self.fanout.enqueue(connection);
     }
 
@@ -498,42 +519,12 @@ impl State {
     pub(super) fn remove(&mut self, connection: ConnectionId, label: CloseReason) {
         let Some(session) = self.sessions.remove(connection) else { return };
         if session.phase == Phase::Open {
-            self.counters.closed[label as usize] += 1;
+            self.count_end(label, session.is_told);
         }
         self.node.metrics.observe_age(self.second.saturating_sub(session.opened));
         self.node.connections.release();
         // Last: whatever happens in it, the numbers are right.
         self.fanout.detach(connection);
-    }
-
-    /// Tells every client that the node goes, and closes.
-    pub(super) fn stop(&mut self) {
-        self.is_stopping = true;
-        for index in 0..self.sessions.span() {
-            if self.sessions.at(index).is_some() {
-                let connection = ConnectionId::at(index);
-                self.shield(connection, |state| state.send_away(connection));
-            }
-        }
-    }
-
-    fn send_away(&mut self, connection: ConnectionId) {
-        if let Some(session) = self.sessions.get(connection)
-            && session.is_blocked
-        {
-            // It takes nothing: it must not keep the node from ending.
-            socket::write_last(session, &close_frame(CloseCode::RESTART, "the node is stopping"));
-            return self.remove(connection, CloseReason::Drain);
-        }
-        let reconnect_in_ms = rand::random_range(0..RECONNECT_SPREAD_MS);
-        self.sessions.reply(connection, &ServerMessage::Goaway { reconnect_in_ms });
-        self.close(connection, CloseCode::RESTART, "the node is stopping", CloseReason::Drain);
-        self.queue_replies();
-    }
-
-    /// Whether the node stops.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping
     }
 
     /// Whether the worker has nothing left to do.
@@ -548,6 +539,3 @@ impl State {
         self.counters.fanout = self.fanout.counters();
     }
 }
-
-/// Clients of a node that stops come back within this time, spread evenly.
-const RECONNECT_SPREAD_MS: u64 = 2000;

@@ -1,4 +1,5 @@
-//! What the seconds bring: pings, sockets that are stuck, closed connections whose peer does not hang up.
+//! What the seconds bring: pings, connections of age, sockets that are stuck, closed connections whose peer does not
+//! hang up, and a configuration that was replaced.
 //!
 //! No connection has a timer. Once a second the worker looks at those that are in the middle of something, and at a
 //! slice of all others.
@@ -12,14 +13,14 @@ use super::core::State;
 #[cfg(feature = "testing")]
 use super::faults::Place;
 use super::session::{Phase, Session};
-use super::socket;
+use super::{millis, socket};
 use crate::metrics::CloseReason;
 
 /// Looks at each connection per ping interval: a ping comes so much of the interval early at most.
 const LOOKS_PER_PING: u32 = 5;
 
 impl State {
-    /// Once a second: pings, sockets that are stuck, and closed ones whose peer does not hang up.
+    /// Once a second.
     pub(super) fn tick(&mut self, second: u32) {
         let ticks = self.second + 1..=second;
         self.second = second;
@@ -30,8 +31,9 @@ impl State {
                 self.remove(connection, CloseReason::Client);
             }
         }
+        self.follow_config();
         self.close_stalled();
-        self.ping_idle(ticks);
+        self.look_around(ticks);
     }
 
     fn close_stalled(&mut self) {
@@ -72,15 +74,21 @@ impl State {
     }
 
     /// Looks at a slice of the connections every second, at each of them several times per ping interval.
-    fn ping_idle(&mut self, ticks: RangeInclusive<u32>) {
-        let interval = u32::try_from(self.node.config().websocket.ping_interval.as_secs())
-            .unwrap_or(u32::MAX)
-            .max(1);
+    fn look_around(&mut self, ticks: RangeInclusive<u32>) {
+        let (interval, max_age) = {
+            let config = self.node.config();
+            (config.websocket.ping_interval, config.websocket.max_age)
+        };
+        let max_age_ms = millis(max_age);
+        let interval = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX).max(1);
         let period = (interval / LOOKS_PER_PING).max(1);
         for tick in ticks.rev().take(period as usize) {
             for index in ((tick % period) as usize..self.sessions.span()).step_by(period as usize) {
                 let connection = ConnectionId::at(index);
-                self.shield(connection, |state| state.ping_if_idle(connection, interval, period));
+                self.shield(connection, |state| {
+                    state.tell_if_old(connection, max_age_ms);
+                    state.ping_if_idle(connection, interval, period);
+                });
             }
         }
         self.queue_replies();

@@ -30,12 +30,26 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/packages.rs"]
+mod packages;
 #[path = "../support/port.rs"]
 mod port;
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../support/process.rs"]
+mod process;
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../support/program.rs"]
+mod program;
+#[expect(dead_code, reason = "made for servers that end and come back")]
+#[path = "../support/redis.rs"]
+mod redis;
 
+mod capacity;
+mod clients;
 mod compare;
 mod excerpts;
 mod links;
+mod openapi;
 mod page;
 mod ports;
 mod programs;
@@ -56,6 +70,7 @@ const NOT_RUN: &[(&str, &str, usize)] = &[
     ("README.md", "figure", 1),
     ("README.md", "parsed", 2),
     ("docs/ARCHITECTURE.md", "figure", 1),
+    ("docs/reference/cli.md", "parsed", 3),
 ];
 
 /// Pages that are read at once. They mostly wait.

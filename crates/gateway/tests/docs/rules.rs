@@ -257,13 +257,33 @@ fn granted(page: &Page) -> Vec<&'static str> {
     granted
 }
 
-/// Loads a text as a configuration file.
+/// Loads a text as a configuration file. Files that it names are there.
 fn configuration(text: &str) -> Result<(), String> {
-    let file = tempfile::NamedTempFile::new().expect("room on the disk");
-    std::fs::write(file.path(), text).expect("room on the disk");
-    let loaded = Config::load(Some(file.path()), std::iter::empty(), Flags::default());
+    let folder = tempfile::TempDir::new().expect("room on the disk");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("room on the disk");
+        path
+    };
+    let keys = write("keys", KEYS).display().to_string();
+    let url = write("url", "redis://127.0.0.1:6379").display().to_string();
+    let line = |line: &str| match line.split_once('=') {
+        Some((key, _)) if key.trim() == "keys_file" => format!("keys_file = \"{keys}\"\n"),
+        Some((key, _)) if key.trim() == "url_file" => format!("url_file = \"{url}\"\n"),
+        _ => format!("{line}\n"),
+    };
+    let file = write("tickcast.toml", &text.lines().map(line).collect::<String>());
+    let loaded = Config::load(Some(&file), std::iter::empty(), Flags::default());
     loaded.map(drop).map_err(|errors| errors.to_string())
 }
+
+/// A file of keys.
+const KEYS: &str = r#"
+[[access.key]]
+name = "test"
+hash = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+rights = ["publish"]
+"#;
 
 #[test]
 fn rules_of_blocks() {
@@ -287,5 +307,6 @@ fn rules_of_blocks() {
 #[test]
 fn a_configuration_is_loaded() {
     assert_eq!(configuration("[topics]\nhistory = 10\n"), Ok(()));
+    assert_eq!(configuration("[access]\nkeys_file = \"/run/secrets/keys.toml\"\n"), Ok(()));
     assert!(configuration("[topics]\nhistroy = 10\n").unwrap_err().contains("histroy"));
 }

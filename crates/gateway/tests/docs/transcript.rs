@@ -89,29 +89,32 @@ async fn speak(text: &str, node: SocketAddr) -> Result<(), String> {
             let sent = socket.send(Message::text(command.to_owned())).await;
             sent.map_err(|error| format!("cannot write: {error}"))?;
         } else if let Some(shown) = line.strip_prefix("< ") {
-            let heard = tokio::time::timeout(PATIENCE, hear(&mut socket, shown)).await;
-            heard.map_err(|_elapsed| format!("the node did not say\n{shown}"))??;
+            let mut heard = Vec::new();
+            let hearing = tokio::time::timeout(PATIENCE, hear(&mut socket, shown, &mut heard));
+            if hearing.await != Ok(true) {
+                return Err(format!("the node did not say\n{shown}\nbut\n{}", heard.join("\n")));
+            }
         }
     }
     Ok(())
 }
 
-/// Waits until the node says what is shown.
+/// Waits until the node says what is shown; false if it ends before.
 async fn hear(
     socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>,
     shown: &str,
-) -> Result<(), String> {
-    let mut heard = Vec::new();
+    heard: &mut Vec<String>,
+) -> bool {
     while let Some(Ok(message)) = socket.next().await {
         match message.as_text() {
-            Some(said) if says(shown, said) => return Ok(()),
+            Some(said) if says(shown, said) => return true,
             Some(said) => heard.push(said.to_owned()),
             None => {}
         }
         // A node with a feed never stops; the first lines tell enough.
         heard.truncate(5);
     }
-    Err(format!("the node ended, after {heard:?}"))
+    false
 }
 
 /// Whether a node says what a page shows, apart from what differs from run to run.

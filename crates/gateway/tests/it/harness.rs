@@ -142,6 +142,11 @@ impl Node {
         self.raw().await.get(target, headers).await
     }
 
+    /// The address of the admin listener.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.server.admin_address()
+    }
+
     /// One request to the admin listener.
     pub(crate) async fn admin(&self, target: &str) -> Answer {
         Raw::connect(self.server.admin_address()).await.get(target, "").await

@@ -26,15 +26,18 @@ mod redis;
 
 mod harness;
 
+mod access;
 mod broker;
 mod cluster;
 mod doctor;
+mod drain;
 mod faults;
 mod http;
 mod metrics;
 #[cfg(feature = "testing")]
 mod panics;
 mod protocol;
+mod reload;
 mod shutdown;
 mod simulation;
 mod slow_clients;

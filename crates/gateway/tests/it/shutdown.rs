@@ -2,45 +2,12 @@
 
 use std::io::Write as _;
 
-use serde_json::json;
-use tickcast::config::Config;
-use tickcast::server::Server;
-
-use crate::harness::{Node, Raw, Socket, within};
+use crate::harness::{Node, Raw, Socket};
 use crate::program::{Program, command};
 
 #[tokio::test]
-async fn a_node_that_stops_tells_its_clients_and_closes() {
-    let mut config = Config::default();
-    config.server.listen.set_port(0);
-    config.server.admin_listen.set_port(0);
-    let server = Server::start(config).await.expect("free ports");
-    let address = server.address();
-    let mut sockets = Vec::new();
-    for _ in 0..20 {
-        let mut socket = Socket::open(address, "/v1/ws").await;
-        socket.subscribe(json!(["a"])).await;
-        sockets.push(socket);
-    }
-    let mut idle = Raw::connect(address).await;
-    assert_eq!(idle.get("/healthz", "").await.status, 200);
-
-    assert!(within("the end", server.stop()).await, "everything has ended in time");
-    let mut delays = Vec::new();
-    for socket in &mut sockets {
-        let goaway = socket.value().await;
-        assert_eq!(goaway["type"], "goaway");
-        delays.push(goaway["reconnect_in_ms"].as_u64().expect("a delay"));
-        assert_eq!(socket.closed().await.0, 1012);
-    }
-    delays.dedup();
-    assert!(delays.len() > 10, "they are sent away spread over time: {delays:?}");
-    assert!(idle.end().await.is_empty());
-}
-
-#[tokio::test]
 async fn the_program_ends_well_when_it_is_asked_to() {
-    let mut program = Program::serve(&[("drain.timeout", "10s")]);
+    let mut program = Program::serve(&[("drain.timeout", "2s")]);
     let mut socket = Socket::open(program.address, "/v1/ws?topics=a").await;
     assert_eq!(socket.value().await["type"], "subscribed");
     let mut stuck = Raw::connect(program.address).await;
@@ -61,7 +28,7 @@ async fn the_program_ends_well_when_it_is_asked_to() {
 
 #[tokio::test]
 async fn a_full_socket_holds_nobody_up() {
-    let mut program = Program::serve(&[("drain.timeout", "60s")]);
+    let mut program = Program::serve(&[("drain.timeout", "10m")]);
     let mut full = Socket::narrow(program.address, "/v1/ws?topics=a").await;
     assert_eq!(full.value().await["type"], "subscribed");
     let mut witness = Socket::open(program.address, "/v1/ws?topics=a").await;
@@ -76,7 +43,7 @@ async fn a_full_socket_holds_nobody_up() {
     }
 
     program.terminate();
-    // Waiting is bounded far below the shutdown timeout.
+    // Waiting is bounded far below the time for all of it.
     assert_eq!(program.wait().code(), Some(0), "{}", program.log());
     drop(full);
 }
@@ -92,10 +59,11 @@ async fn a_request_that_has_begun_is_answered_before_the_end() {
     let mut witness = Raw::connect(program.address).await;
     witness.upgrade().await;
     program.terminate();
-    assert_eq!(witness.closed().await, 1012);
+    assert_eq!(witness.value().await["type"], "goaway");
     raw.write("12").await;
     let answer = raw.answer().await;
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
+    drop(witness);
     assert_eq!(program.wait().code(), Some(0), "{}", program.log());
 }
 
@@ -119,11 +87,10 @@ async fn a_port_in_use_is_named_with_its_flag() {
 
 #[test]
 fn an_open_address_needs_a_word() {
-    for flag in ["--listen", "--admin-listen"] {
-        let (code, said) = failure(&["serve", flag, "0.0.0.0:0"]);
-        assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains(flag) && said.contains("--insecure"), "{said}");
-    }
+    let (code, said) = failure(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("`server.listen`") && said.contains("--insecure"), "{said}");
+    assert!(said.contains("tickcast key new"), "{said}");
 }
 
 #[test]

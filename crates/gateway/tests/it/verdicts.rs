@@ -281,3 +281,73 @@ fn a_client_that_is_not_acknowledged_is_not_up_to_date() {
     assert!(!case.client.is_up_to_date(&case.oracle));
     case.expect(&[Breach::Missing]);
 }
+
+/// A client at 5, whose second connection was asked to take over at 3 and is acknowledged.
+fn taken_over(mode: &str) -> Case {
+    let mut case = Case::new(mode);
+    case.numbers(3..=3);
+    assert_eq!(case.client.asks_beside("a"), Some(&place("e", 3)));
+    case.numbers(4..=5);
+    case.reads(&[&acknowledgement("e", 6, mode)]);
+    case
+}
+
+#[test]
+fn a_second_connection_repeats_what_came_meanwhile_and_nothing_else() {
+    let mut case = taken_over("all");
+    case.numbers(4..=9);
+    let tally = case.verdict();
+    assert_eq!(
+        tally.map(|tally| (tally.delivered, tally.overlapped, tally.resumed)),
+        Ok((7, 2, 1))
+    );
+    let mut case = taken_over("all");
+    case.numbers([4, 5, 5, 6, 7, 8, 9]);
+    case.expect(&[Breach::Repeated]);
+    let mut case = taken_over("all");
+    case.numbers([3, 4, 5, 6, 7, 8, 9]);
+    case.expect(&[Breach::Repeated]);
+    let mut case = taken_over("all");
+    case.numbers([5, 6, 7, 8, 9]);
+    case.expect(&[Breach::Hole]);
+    let mut case = taken_over("all");
+    case.numbers([4, 6, 7, 8, 9]);
+    case.expect(&[Breach::Hole]);
+    let mut case = taken_over("latest");
+    case.numbers([5, 9]);
+    case.expect(&[]);
+    let mut case = taken_over("latest");
+    case.numbers([9]);
+    case.expect(&[]);
+}
+
+#[test]
+fn gaps_and_resets_of_a_second_connection() {
+    let mut case = taken_over("all");
+    case.reads(&[&gap(4, 8)]);
+    case.numbers([9]);
+    case.expect(&[]);
+    let mut case = taken_over("all");
+    case.reads(&[&gap(6, 8)]);
+    case.numbers([9]);
+    case.expect(&[Breach::WrongGap]);
+    // It has another epoch: a reset is owed.
+    let second = |texts: &[&str]| {
+        let mut case = Case::new("all");
+        case.numbers(3..=9);
+        case.client.asks_beside("a");
+        case.oracle.published("a", &place("f", 1), "1");
+        case.reads(&[&acknowledgement("f", 1, "all")]);
+        case.reads(texts);
+        case
+    };
+    second(&[&reset("f", 1), &data(1)]).expect(&[]);
+    second(&[&data(1)]).expect(&[Breach::NoReset]);
+    // The first one was lost before the second was acknowledged, or the other way round.
+    let mut case = Case::new("all");
+    case.numbers(3..=4);
+    case.client.asks_beside("a");
+    case.client.loses_second();
+    case.numbers(5..=9);
+    case.expect(&[]);
+}

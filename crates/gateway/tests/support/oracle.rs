@@ -65,6 +65,8 @@ pub(crate) struct Tally {
     pub(crate) started: u64,
     /// Of those, the ones that came back to the same epoch with a position.
     pub(crate) resumed: u64,
+    /// Publications that came a second time because two connections overlapped, as they must.
+    pub(crate) overlapped: u64,
 }
 
 /// A place in a topic, as clients give it for `since`.
@@ -180,6 +182,17 @@ struct Following {
     left: Vec<String>,
     stream: Stream,
     is_latest: bool,
+    /// The place with which a second connection was asked to take over.
+    beside: Option<Place>,
+    overlap: Option<Overlap>,
+}
+
+/// What a connection that has taken over has yet to repeat: it goes on where it was asked to, not where the other one
+/// has got to in the meantime.
+#[derive(Debug, Clone, Copy)]
+struct Overlap {
+    next: u64,
+    until: u64,
 }
 
 /// What the connection of now owes the client.
@@ -239,13 +252,33 @@ impl Follower {
         if !resume {
             following.place = None;
         }
+        (following.beside, following.overlap) = (None, None);
         following.stream = Stream::Asked(following.place.is_some());
         following.place.as_ref()
     }
 
+    /// The client asks a second connection to take over a topic, which the first one still delivers. Returns the place
+    /// to ask with. From the acknowledgement on only the second one counts.
+    pub(crate) fn asks_beside(&mut self, topic: &str) -> Option<&Place> {
+        let following = self.topics.entry(topic.to_owned()).or_default();
+        if following.place.is_none() {
+            following.stream = Stream::Asked(false);
+        }
+        following.beside.clone_from(&following.place);
+        following.place.as_ref()
+    }
+
+    /// The second connection is gone before it has taken over anything.
+    pub(crate) fn loses_second(&mut self) {
+        self.topics.values_mut().for_each(|following| following.beside = None);
+    }
+
     /// The connection is gone.
     pub(crate) fn loses_connection(&mut self) {
-        self.topics.values_mut().for_each(|following| following.stream = Stream::None);
+        for following in self.topics.values_mut() {
+            following.stream = Stream::None;
+            (following.beside, following.overlap) = (None, None);
+        }
     }
 
     /// A text frame came.
@@ -310,6 +343,11 @@ impl Follower {
                 continue;
             };
             following.is_latest = mode == "latest";
+            if let Some(since) = following.beside.take() {
+                oracle.tally.started += 1;
+                oracle.tally.resumed += u64::from(following.is_taken_over(since, epoch, offset));
+                continue;
+            }
             let Stream::Asked(with_place) = following.stream else { continue };
             oracle.tally.started += 1;
             let is_near = |place: &&Place| place.epoch == epoch && place.offset <= offset;
@@ -328,6 +366,9 @@ impl Follower {
 
     fn publication(&mut self, name: &str, message: &Message<'_>, text: &str, oracle: &mut Oracle) {
         let offset = message.offset;
+        if self.overlaps(name, message, text, oracle) {
+            return;
+        }
         let (breach, place) = match self.topics.get_mut(name) {
             None => return self.find(oracle, Breach::Unasked, text),
             Some(Following { stream: Stream::None | Stream::Asked(_), .. }) => {
@@ -360,13 +401,46 @@ impl Follower {
         }
     }
 
+    /// Judges a publication that the connection of before may have brought already; `false` if it has not.
+    fn overlaps(
+        &mut self,
+        name: &str,
+        message: &Message<'_>,
+        text: &str,
+        oracle: &mut Oracle,
+    ) -> bool {
+        let Some(following) = self.topics.get_mut(name) else { return false };
+        let Some(Overlap { next, until }) = following.overlap else { return false };
+        let (offset, is_latest) = (message.offset, following.is_latest);
+        following.overlap = (offset < until).then_some(Overlap { next: offset + 1, until });
+        let is_again = offset <= until;
+        if is_again {
+            oracle.tally.overlapped += 1;
+            if let (Some(data), Some(place)) = (message.data, &following.place) {
+                oracle.agree(name, (&place.epoch, offset), data.get(), false);
+            }
+        }
+        if offset < next {
+            self.find(oracle, Breach::Repeated, text);
+        } else if offset > next && !is_latest {
+            self.find(oracle, Breach::Hole, text);
+        }
+        is_again
+    }
+
     fn gap(&mut self, name: &str, message: &Message<'_>, text: &str, oracle: &mut Oracle) {
         let &Message { from, to, .. } = message;
         let following = self.topics.get_mut(name);
-        let Some(Following { stream, place: Some(place), is_latest: false, .. }) = following else {
+        let Some(Following { stream, place: Some(place), is_latest: false, overlap, .. }) =
+            following
+        else {
             return self.find(oracle, Breach::WrongGap, text);
         };
-        let is_right = *stream == Stream::Live && from == place.offset + 1 && to >= from;
+        let next = overlap.map_or(place.offset + 1, |overlap| overlap.next);
+        *overlap = overlap
+            .filter(|overlap| to < overlap.until)
+            .map(|Overlap { until, .. }| Overlap { next: to + 1, until });
+        let is_right = *stream == Stream::Live && from == next && to >= from;
         place.offset = place.offset.max(to);
         let run = oracle.run(name, &place.epoch);
         run.named = run.named.max(to);
@@ -386,6 +460,7 @@ impl Follower {
         let before = following.place.replace(Place { epoch: epoch.to_owned(), offset });
         let before = before.map(|place| place.epoch).unwrap_or_default();
         following.stream = Stream::Exactly(message.offset);
+        following.overlap = None;
         oracle.tally.resets += 1;
         let is_returned = following.left.iter().any(|left| left == epoch);
         if before == epoch {
@@ -402,6 +477,28 @@ impl Follower {
 
     fn find(&self, oracle: &mut Oracle, breach: Breach, text: &str) {
         oracle.find(breach, format!("{}: {text}", self.name));
+    }
+}
+
+impl Following {
+    /// A second connection has taken over from `since`, and the topic is at this place. `true` if it goes on in the
+    /// same epoch.
+    fn is_taken_over(&mut self, since: Place, epoch: &str, offset: u64) -> bool {
+        self.overlap = None;
+        if since.epoch != epoch || since.offset > offset {
+            self.stream = Stream::Reset;
+            return false;
+        }
+        self.stream = Stream::Live;
+        let Some(place) = self.place.as_ref().filter(|place| place.epoch == since.epoch) else {
+            // The first connection knew of another epoch already; this one has yet to hear of it.
+            self.place = Some(since);
+            return true;
+        };
+        if place.offset > since.offset {
+            self.overlap = Some(Overlap { next: since.offset + 1, until: place.offset });
+        }
+        true
     }
 }
 

@@ -41,14 +41,18 @@ struct Log {
 impl Process {
     /// Starts it; standard output and standard error become one log.
     pub(crate) fn start(name: impl Into<String>, command: &mut Command) -> Self {
-        let name = name.into();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let log = Arc::<Log>::default();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        log.follow(stdout.expect("piped"));
-        log.follow(stderr.expect("piped"));
-        Self { name, child, log }
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut process = Self::adopt(name, child);
+        let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
+        process.log.follow(stdout.expect("piped"));
+        process.log.follow(stderr.expect("piped"));
+        process
+    }
+
+    /// Takes over a child whose output goes somewhere else.
+    pub(crate) fn adopt(name: impl Into<String>, child: Child) -> Self {
+        Self { name: name.into(), child, log: Arc::default() }
     }
 
     /// The first line of the log for which `find` has an answer. Waits for it.

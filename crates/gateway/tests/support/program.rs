@@ -34,8 +34,24 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a node with settings such as `("topics.history", "50")`, and waits until it serves.
     pub(crate) fn serve(settings: &[(&str, &str)]) -> Self {
-        let listen = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let mut command = command(&[&listen[..], &["--log-format", "json"]].concat());
+        Self::start(command(&Self::ARGUMENTS), settings)
+    }
+
+    /// What a command must say for [`Program::start`].
+    pub(crate) const ARGUMENTS: [&str; 7] = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+    ];
+
+    /// Runs a command that runs a node, with settings in its environment, and waits until the node serves.
+    pub(crate) fn start(mut command: Command, settings: &[(&str, &str)]) -> Self {
+        // There is no load balancer that must notice the end first.
+        command.env("TICKCAST__DRAIN__DELAY", "0s");
         for (key, value) in settings {
             let name = format!("TICKCAST__{}", key.to_ascii_uppercase().replace('.', "__"));
             command.env(name, value);
@@ -54,7 +70,11 @@ impl Program {
 
     /// Asks it to stop, as an operator would.
     pub(crate) fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is running");
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is running");
     }
 
     /// Waits for its end.

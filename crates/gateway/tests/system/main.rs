@@ -8,6 +8,7 @@
 #[path = "../support/exposition.rs"]
 mod exposition;
 #[path = "../support/oracle.rs"]
+#[expect(dead_code, reason = "made for clients that move to another node, too")]
 mod oracle;
 #[path = "../support/packages.rs"]
 mod packages;

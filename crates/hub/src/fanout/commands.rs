@@ -6,7 +6,10 @@ use tickcast_protocol::{
     ErrorCode, Id, Mode, Rate, Rejection, ServerMessage, Since, SubscribeItem, Subscribed, Topic,
 };
 
-use super::{ConnectionId, Fanout, Flags, LocalState, NONE, Replies, Subscription, Timer, to_u32};
+use super::{
+    ConnectionId, Fanout, FanoutLimits, Flags, LocalState, NONE, Replies, Subscription, Timer,
+    to_u32,
+};
 use crate::inbox::LocalTopic;
 use crate::log::TopicLog;
 use crate::options::TopicOptions;
@@ -32,10 +35,15 @@ pub(super) struct Ack {
 }
 
 impl Fanout {
+    /// Changes the bounds. Nobody loses what they hold; the next command is judged by the new ones.
+    pub fn set_limits(&mut self, limits: FanoutLimits) {
+        self.limits = limits;
+    }
+
     /// Subscribes a connection to topics, or changes the options of those it holds.
     ///
     /// The one reply comes when every topic is settled: at once if the worker knows them all, else when the hub has
-    /// opened them, at the latest after [`settle_ms`](super::FanoutLimits::settle_ms).
+    /// opened them, at the latest after [`settle_ms`](FanoutLimits::settle_ms).
     pub fn subscribe(
         &mut self,
         connection: ConnectionId,
@@ -166,19 +174,20 @@ impl Fanout {
         }
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        let index = to_u32(self.topics.insert(LocalState {
+        let index = to_u32(self.topics.vacant_key());
+        let options = self.hub.join(name, self.worker, LocalTopic { index, generation });
+        self.topics.insert(LocalState {
             name: name.clone(),
             generation,
-            options: self.hub.options(name),
+            options,
             log: None,
             subscriptions: Vec::new(),
             acks: Vec::new(),
             is_deferred: false,
             floor: 0,
             is_long: false,
-        }));
+        });
         self.names.insert(name.clone(), index);
-        self.hub.join(name, self.worker, LocalTopic { index, generation });
         index
     }
 

@@ -102,3 +102,24 @@ fn a_topic_that_never_opens_remembers_only_the_commands_that_wait() {
     turn(&mut fanout, &inbox, 10_000);
     assert_eq!((fanout.acks.len(), fanout.starting.len(), fanout.topics()), (0, 0, 0));
 }
+
+#[test]
+fn what_is_held_includes_what_is_still_waited_for() {
+    let (mut fanout, _hub, _inbox) = fanout();
+    let [first, second] = [(); 2].map(|()| fanout.attach());
+    let held = |fanout: &Fanout, connection| {
+        let mut names: Vec<_> = fanout.held(connection).map(Topic::to_string).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(held(&fanout, first), [""; 0]);
+    fanout.subscribe(first, None, vec![item("t", 0), item("u", 0)], &mut Silent);
+    fanout.subscribe(second, None, vec![item("u", 0)], &mut Silent);
+    assert_eq!(held(&fanout, first), ["t", "u"]);
+    assert_eq!(held(&fanout, second), ["u"]);
+    fanout.unsubscribe(first, None, vec![Ok(Topic::new("u").unwrap())], &mut Silent);
+    assert_eq!(held(&fanout, first), ["t"]);
+    fanout.detach(first);
+    assert_eq!(held(&fanout, first), [""; 0]);
+    assert_eq!(held(&fanout, second), ["u"]);
+}

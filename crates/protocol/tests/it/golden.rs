@@ -34,6 +34,30 @@ pub(crate) fn check(file: &str, rows: &[impl Row]) {
     );
 }
 
+/// Compares a page, named by its path in the repository, with what the code says, or writes it if `TICKCAST_BLESS` is
+/// set.
+pub(crate) fn check_page(name: &str, built: &str) {
+    let path = root().join("../..").join(name);
+    if std::env::var_os("TICKCAST_BLESS").is_some() {
+        fs::write(&path, built).unwrap();
+    }
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        page == built,
+        "{name} differs; if that is meant, run with TICKCAST_BLESS=1\n{}",
+        difference(&page, built)
+    );
+}
+
+/// The same for the part of a page between `<!-- section:begin -->` and `<!-- section:end -->`.
+pub(crate) fn check_section(name: &str, section: &str, built: &str) {
+    let page = fs::read_to_string(root().join("../..").join(name)).unwrap();
+    let (begin, end) = (format!("<!-- {section}:begin -->\n"), format!("<!-- {section}:end -->"));
+    let (before, rest) = page.split_once(&begin).unwrap();
+    let (_, after) = rest.split_once(&end).unwrap();
+    check_page(name, &[before, &begin, built, &end, after].concat());
+}
+
 /// The folder of the crate.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

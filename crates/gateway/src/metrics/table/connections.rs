@@ -1,7 +1,7 @@
 //! Connections of the public listener.
 
 use super::{Row, WEBSOCKET, counter, gauge, histogram};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, GoawayReason};
 
 pub(super) const CONNECTIONS: &[Row] = &[
     gauge(
@@ -39,11 +39,21 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_closed_total",
-        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; internal: serving it panicked.",
+        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; max_age: did not go by itself when it was old; internal: serving it panicked.",
         &["transport", "reason"],
         |s, out| {
             for (reason, text) in CloseReason::TEXTS.iter().enumerate() {
                 out.value(&[WEBSOCKET, text], s.sum(|worker| worker.closed[reason]));
+            }
+        },
+    ),
+    counter(
+        "tickcast_goaways_total",
+        "Clients that were told to connect elsewhere. drain: the node stops; max_age: the connection was old. Those that go by themselves count as closed by the client.",
+        &["reason"],
+        |s, out| {
+            for (reason, text) in GoawayReason::TEXTS.iter().enumerate() {
+                out.value(&[text], s.sum(|worker| worker.goaways[reason]));
             }
         },
     ),

@@ -1,6 +1,6 @@
 //! One of many clients. It does what the documentation tells a client to do, and nothing else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub(crate) struct Interests {
 /// What has happened to a client.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notes {
+    /// When it began to connect for the first time.
+    pub(crate) arrived: Option<Instant>,
     /// Connections that ended, although the client had not hung up.
     pub(crate) ends: u64,
     /// From the end of a connection to the first acknowledgement on the next.
@@ -35,6 +37,13 @@ pub(crate) struct Notes {
     /// When it was told that the broker is down, and up.
     pub(crate) downs: Vec<Instant>,
     pub(crate) ups: Vec<Instant>,
+    /// Nodes that said they go away, and those that were left for another one before they had gone.
+    pub(crate) goaways: u64,
+    pub(crate) moves: u64,
+    /// The codes with which nodes have closed its connections.
+    pub(crate) closes: Vec<u16>,
+    /// How old publications were when they came, if that was asked for.
+    pub(crate) ages: Vec<(Instant, Duration)>,
     /// When the last publication came.
     pub(crate) heard: Option<Instant>,
     /// When the last acknowledgement came.
@@ -56,7 +65,18 @@ pub(crate) struct Client {
     is_asking: bool,
     /// When the connection before this one ended.
     ended: Option<Instant>,
+    /// Topics that a second connection has taken over, if there is one.
+    taken_over: Option<HashSet<String>>,
+    /// Whether the ages of publications are noted.
+    pub(crate) is_timed: bool,
     pub(crate) notes: Notes,
+}
+
+/// Which of a client's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    First,
+    Second,
 }
 
 /// A client that many look at.
@@ -76,6 +96,7 @@ struct Message<'a> {
     to: u64,
     #[serde(borrow)]
     broker: Option<&'a str>,
+    reconnect_in_ms: Option<u64>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -91,6 +112,8 @@ impl Client {
             later: Vec::new(),
             is_asking: false,
             ended: None,
+            taken_over: None,
+            is_timed: false,
             notes: Notes::default(),
         }
     }
@@ -109,7 +132,45 @@ impl Client {
         self.follower.loses_connection();
     }
 
-    /// The next command that it has to send, if any.
+    /// Whether it can go on on a second connection: it is not in the middle of subscribing.
+    pub(crate) fn can_move(&self) -> bool {
+        !self.is_asking && self.to_ask.is_empty() && self.later.is_empty()
+    }
+
+    /// It has a second connection, which is to take over.
+    pub(crate) fn begins_to_move(&mut self) {
+        self.to_ask = self.interests.topics.clone().into();
+        self.taken_over = Some(HashSet::new());
+    }
+
+    /// Whether the second connection has taken over everything, so that the first can be left.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        let topics = self.interests.topics.len();
+        let has_moved = self.taken_over.as_ref().is_some_and(|topics_of| topics_of.len() == topics);
+        if has_moved {
+            self.taken_over = None;
+            self.notes.moves += 1;
+        }
+        has_moved
+    }
+
+    /// The first connection has ended before the second has taken over everything: the second goes on alone.
+    pub(crate) fn loses_first(&mut self) {
+        self.taken_over = None;
+        self.ended.get_or_insert(Instant::now());
+    }
+
+    /// The second connection has ended before that. `false` if topics have gone with it, so that the first is useless.
+    pub(crate) fn loses_second(&mut self) -> bool {
+        self.to_ask.clear();
+        self.later.clear();
+        self.is_asking = false;
+        let taken_over = self.taken_over.take();
+        self.follower.loses_second();
+        taken_over.is_none_or(|topics| topics.is_empty())
+    }
+
+    /// The next command that it has to send on its newest connection, if any.
     pub(crate) fn next_command(&mut self) -> Option<String> {
         if self.is_asking || self.to_ask.is_empty() {
             return None;
@@ -117,8 +178,13 @@ impl Client {
         self.is_asking = true;
         let topics: Vec<_> = self.to_ask.drain(..self.to_ask.len().min(COMMAND_TOPICS)).collect();
         let mode = self.interests.mode;
+        let is_moving = self.taken_over.is_some();
         let items = topics.iter().map(|topic| {
-            let asked = self.follower.asks(topic, true);
+            let asked = if is_moving {
+                self.follower.asks_beside(topic)
+            } else {
+                self.follower.asks(topic, true)
+            };
             // The oracle and the documentation's way of counting agree on where the client is.
             assert_eq!(asked, self.seen.get(topic), "{topic}");
             let Some(Place { epoch, offset }) = asked else {
@@ -143,16 +209,23 @@ impl Client {
         }
     }
 
-    /// A text frame came.
-    pub(crate) fn receives(&mut self, text: &str) {
+    /// A text frame came. Returns in how much time the node wants to be left, if it says so.
+    pub(crate) fn receives(&mut self, which: Which, text: &str) -> Option<Duration> {
         let message: Message<'_> =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let now = Instant::now();
+        if let (Which::First, Some(topic), Some(taken_over)) =
+            (which, message.topic, &self.taken_over)
+            && taken_over.contains(topic)
+        {
+            return None; // From the acknowledgement on, the second connection delivers it.
+        }
         match (message.r#type, message.topic) {
             (None, Some(topic)) => self.publication(topic, &message, text),
             (Some("gap"), Some(topic)) => {
                 self.notes.gaps += 1;
-                self.place(topic, text).offset = message.to;
+                let place = self.place(topic, text);
+                place.offset = place.offset.max(message.to);
             }
             (Some("reset"), Some(topic)) => {
                 self.notes.resets += 1;
@@ -160,7 +233,11 @@ impl Client {
                 *self.place(topic, text) =
                     Place { epoch, offset: message.offset.saturating_sub(1) };
             }
-            (Some("subscribed"), None) => return self.acknowledgement(text),
+            (Some("subscribed"), None) => {
+                self.acknowledgement(text);
+                return None;
+            }
+            (Some("goaway"), None) => self.notes.goaways += 1,
             (Some("status"), None) => match message.broker {
                 Some("down") => self.notes.downs.push(now),
                 Some("up") => self.notes.ups.push(now),
@@ -169,6 +246,7 @@ impl Client {
             _ => {}
         }
         self.world.judge(|judge| self.follower.receives(text, &mut judge.oracle));
+        message.reconnect_in_ms.map(Duration::from_millis)
     }
 
     fn place(&mut self, topic: &str, text: &str) -> &mut Place {
@@ -176,11 +254,18 @@ impl Client {
     }
 
     fn publication(&mut self, topic: &str, message: &Message<'_>, text: &str) {
-        self.notes.heard = Some(Instant::now());
+        let now = Instant::now();
+        self.notes.heard = Some(now);
         let place = self.place(topic, text);
-        place.offset = message.offset;
-        let (place, data) = (place.clone(), message.data.expect("a payload"));
-        self.world.judge(|judge| judge.ledger.sees(topic, &place, data.get()));
+        // A second connection repeats what the first has brought meanwhile.
+        let is_news = message.offset > place.offset;
+        place.offset = place.offset.max(message.offset);
+        let place = Place { epoch: place.epoch.clone(), offset: message.offset };
+        let data = message.data.expect("a payload");
+        let age = self.world.judge(|judge| judge.ledger.sees(topic, &place, data.get()));
+        if self.is_timed && is_news {
+            self.notes.ages.extend(age.map(|age| (now, age)));
+        }
     }
 
     /// Topics that cannot be had for a moment are asked for again; any other refusal is for the oracle to find.
@@ -202,6 +287,9 @@ impl Client {
             let offset = topic["offset"].as_u64().expect("an offset").saturating_sub(1);
             let epoch = topic["epoch"].as_str().expect("an epoch").to_owned();
             let name = topic["topic"].as_str().expect("a topic").to_owned();
+            if let Some(taken_over) = &mut self.taken_over {
+                taken_over.insert(name.clone());
+            }
             self.seen.entry(name).or_insert(Place { epoch, offset });
         }
         let text = message.to_string();

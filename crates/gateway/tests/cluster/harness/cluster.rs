@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Interests;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Manner};
 use super::ledger::Sent;
 use super::node::Node;
 use super::publisher::{Publishers, place};
@@ -44,26 +44,42 @@ pub(crate) struct Load {
 /// Enough for every topic to be heard of several times a second, and little enough for a busy machine.
 pub(crate) const LOAD: Load = Load { clients: 60, topics: 12, interests: 3, per_second: 60 };
 
+impl Load {
+    /// Their names.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        (0..self.topics).map(|index| format!("ticker.{index}")).collect()
+    }
+
+    /// What each client wants of these topics.
+    pub(crate) fn interests(&self, topics: &[String]) -> Vec<Interests> {
+        let interests = |client: usize| {
+            let chosen = (0..self.interests).map(|place| {
+                // Clients go to nodes in turn, so the shift gives each node some of each topic.
+                let shift = client / 6 + place * topics.len() / self.interests;
+                let index = client + shift;
+                topics[index % topics.len()].clone()
+            });
+            // Every fourth one only wants the newest.
+            let mode = if client % 4 == 3 { "latest" } else { "all" };
+            Interests { topics: chosen.collect(), mode }
+        };
+        (0..self.clients).map(interests).collect()
+    }
+}
+
 impl Cluster {
     /// Clients and publishers on nodes that are ready.
     pub(crate) fn start(nodes: Vec<Node>, load: Load) -> Self {
+        Self::start_with(nodes, load, Manner::HASTY)
+    }
+
+    /// The same for clients that behave in this manner.
+    pub(crate) fn start_with(nodes: Vec<Node>, load: Load, manner: Manner) -> Self {
         let world = Arc::new(World::default());
         world.set_nodes(nodes.iter().map(|node| node.address).collect());
-        let topics: Vec<_> = (0..load.topics).map(|index| format!("ticker.{index}")).collect();
-        let interests = (0..load.clients).map(|client| {
-            let chosen = (0..load.interests).map(|place| {
-                // Clients go to nodes in turn, so the shift gives each node some of each topic.
-                let shift = client / 6 + place * load.topics / load.interests;
-                let index = client + shift;
-                topics[index % load.topics].clone()
-            });
-            // Every fourth one only wants the newest.
-            Interests {
-                topics: chosen.collect(),
-                mode: if client % 4 == 3 { "latest" } else { "all" },
-            }
-        });
-        let fleet = Fleet::start(&world, interests);
+        let topics = load.topics();
+        let interests = load.interests(&topics);
+        let fleet = Fleet::start_with(&world, interests, manner);
         let publishers = Publishers::start(&world, &topics, load.per_second);
         let cluster = Self { nodes, world, topics, fleet, publishers };
         cluster.fleet.until_heard(Instant::now());
@@ -105,28 +121,41 @@ impl Cluster {
     /// verdict is that all is well.
     pub(crate) fn finish(self) -> Tally {
         let Self { nodes, world, topics, fleet, publishers } = self;
-        publishers.stop();
-        let mut ends = HashMap::new();
-        for topic in &topics {
-            let payload = format!(r#"{{"last":"{topic}"}}"#);
-            world.sends(topic, &payload, Sent { publisher: LAST, number: 0 });
-            until("accepted", PATIENCE, || {
-                let node = nodes.iter().find(|node| node.address == world.node(0));
-                let node = node.expect("one of the nodes that there are");
-                let answer = node.publish(topic, &format!("last-{topic}"), &payload);
-                if answer.status == 200 {
-                    let place = place(&answer.json());
-                    world.published(topic, &place, &payload);
-                    ends.insert(topic.clone(), place);
-                }
-                answer.status == 200
-            });
-        }
-        fleet.finish(&ends);
-        let tally = world.verdict();
-        println!("{tally:?}");
-        tally
+        finish(&world, &nodes, &topics, publishers, vec![fleet])
     }
+}
+
+/// Ends what goes on between nodes, publishers and clients, and gives the verdict.
+pub(crate) fn finish(
+    world: &World,
+    nodes: &[Node],
+    topics: &[String],
+    publishers: Publishers,
+    fleets: Vec<Fleet>,
+) -> Tally {
+    publishers.stop();
+    let mut ends = HashMap::new();
+    for topic in topics {
+        let payload = format!(r#"{{"last":"{topic}"}}"#);
+        world.sends(topic, &payload, Sent { publisher: LAST, number: 0 });
+        until("accepted", PATIENCE, || {
+            let node = nodes.iter().find(|node| node.address == world.node(0));
+            let node = node.expect("one of the nodes that there are");
+            let answer = node.publish(topic, &format!("last-{topic}"), &payload);
+            if answer.status == 200 {
+                let place = place(&answer.json());
+                world.published(topic, &place, &payload);
+                ends.insert(topic.clone(), place);
+            }
+            answer.status == 200
+        });
+    }
+    for fleet in fleets {
+        fleet.finish(&ends);
+    }
+    let tally = world.verdict();
+    println!("{tally:?}");
+    tally
 }
 
 /// Publishes topics and payloads as one batch that must be accepted.

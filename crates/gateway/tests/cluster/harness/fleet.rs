@@ -5,44 +5,69 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::client::{Client, Interests, Notes, Shared};
+use super::session::{Context, Orders, live};
 use super::world::World;
 use crate::oracle::Place;
 use crate::process::{PATIENCE, until};
 
-/// The same choices every time.
-const SEED: u64 = 20_261_125;
+/// How clients behave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Moves to another node before the one that says it goes away has gone; otherwise it is deaf to that.
+    pub(crate) moves: bool,
+    /// Time for a connection and its handshake.
+    pub(crate) connect: Duration,
+    /// How often a client pings. One that hears nothing at all for so many times as long goes elsewhere.
+    pub(crate) ping: Duration,
+    pub(crate) silent_pings: u32,
+    /// Bounds of the pause before connecting again for the first time, in milliseconds. With every failure the pause
+    /// is chosen anew from a time that doubles, up to `away_max`.
+    pub(crate) away: (u64, u64),
+    pub(crate) away_max: u64,
+    /// How many come in a second at the start, if not all at once.
+    pub(crate) arrivals: Option<u32>,
+    /// Whether the ages of publications are noted.
+    pub(crate) is_timed: bool,
+}
 
-/// Time for a connection and its handshake.
-const CONNECT: Duration = Duration::from_secs(3);
+impl Manner {
+    /// Few clients in a hurry.
+    pub(crate) const HASTY: Self = Self {
+        moves: false,
+        connect: Duration::from_secs(3),
+        ping: Duration::from_secs(1),
+        silent_pings: 4,
+        away: (50, 400),
+        away_max: 400,
+        arrivals: None,
+        is_timed: false,
+    };
 
-/// Pause before connecting again, in milliseconds.
-const AWAY: std::ops::Range<u64> = 50..400;
-
-/// Pause before asking again for a topic that could not be had.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// How often a client pings. One that hears nothing at all for so many times as long goes elsewhere.
-const PING: Duration = Duration::from_secs(1);
-const SILENT_PINGS: u32 = 4;
+    /// Thousands of clients that do what the documentation tells them.
+    pub(crate) const CROWD: Self = Self {
+        moves: true,
+        connect: Duration::from_secs(20),
+        ping: Duration::from_secs(20),
+        silent_pings: 2,
+        away: (0, 1_000),
+        away_max: 30_000,
+        arrivals: Some(2_000),
+        is_timed: false,
+    };
+}
 
 /// All clients.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     world: Arc<World>,
     clients: Vec<Shared>,
-    hang_ups: watch::Sender<u64>,
+    orders: watch::Sender<Orders>,
     stop: CancellationToken,
     /// Where all of them live.
     thread: Option<JoinHandle<()>>,
@@ -54,21 +79,46 @@ impl Fleet {
         world: &Arc<World>,
         interests: impl IntoIterator<Item = Interests>,
     ) -> Self {
-        let (hang_ups, orders) = watch::channel(0);
+        Self::start_with(world, interests, Manner::HASTY)
+    }
+
+    /// The same for clients that behave in this manner.
+    pub(crate) fn start_with(
+        world: &Arc<World>,
+        interests: impl IntoIterator<Item = Interests>,
+        manner: Manner,
+    ) -> Self {
+        let fleet = Self::begin(world, interests, manner);
+        fleet.until_acknowledged();
+        fleet
+    }
+
+    /// Lets them all come, and does not wait for it.
+    pub(crate) fn begin(
+        world: &Arc<World>,
+        interests: impl IntoIterator<Item = Interests>,
+        manner: Manner,
+    ) -> Self {
+        let (sender, orders) = watch::channel(Orders::default());
         let client = |(index, interests)| {
-            let client = Client::new(format!("client {index}"), interests, Arc::clone(world));
+            let mut client = Client::new(format!("client {index}"), interests, Arc::clone(world));
+            client.is_timed = manner.is_timed;
             Arc::new(Mutex::new(client))
         };
         let clients: Vec<_> = interests.into_iter().enumerate().map(client).collect();
         let stop = CancellationToken::new();
-        let lives = run(clients.clone(), Arc::clone(world), orders, stop.clone());
+        let context = Context { world: Arc::clone(world), orders, manner };
+        let lives = run(clients.clone(), context, stop.clone());
         let thread = Some(std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(lives);
         }));
-        let fleet = Self { world: Arc::clone(world), clients, hang_ups, stop, thread };
-        fleet.until_all("acknowledged", Client::has_everything);
-        fleet
+        Self { world: Arc::clone(world), clients, orders: sender, stop, thread }
+    }
+
+    /// Waits until everybody has every topic: how long that took.
+    pub(crate) fn until_acknowledged(&self) -> Duration {
+        self.until_all("acknowledged", Client::has_everything)
     }
 
     fn until_all(&self, what: &str, holds: impl Fn(&Client) -> bool) -> Duration {
@@ -109,6 +159,13 @@ impl Fleet {
         self.until_all("up to date", |client| client.has_reached(ends))
     }
 
+    /// Who has not got everything up to these places, and why, if there is such a one.
+    pub(crate) fn behind(&self, ends: &HashMap<String, Place>) -> Option<String> {
+        self.expect_good();
+        let clients = self.clients.iter().map(|client| client.lock());
+        clients.filter(|client| !client.has_reached(ends)).find_map(|client| client.lags(ends))
+    }
+
     /// A breach, or a client that panics, says what is wrong; what follows from it says nothing.
     fn expect_good(&self) {
         self.world.judge(|judge| {
@@ -132,7 +189,12 @@ impl Fleet {
 
     /// Everybody hangs up without a word, and comes back.
     pub(crate) fn hang_up(&self) {
-        self.hang_ups.send_modify(|count| *count += 1);
+        self.orders.send_modify(|orders| orders.hang_ups += 1);
+    }
+
+    /// The connections of every second client are reset in the middle of what they do.
+    pub(crate) fn cut_half(&self) {
+        self.orders.send_modify(|orders| orders.cuts += 1);
     }
 
     /// What everybody has gone through.
@@ -175,84 +237,13 @@ impl Drop for Fleet {
 }
 
 /// All clients, until they are stopped or one of them panics.
-async fn run(
-    clients: Vec<Shared>,
-    world: Arc<World>,
-    orders: watch::Receiver<u64>,
-    stop: CancellationToken,
-) {
+async fn run(clients: Vec<Shared>, context: Context, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     for (index, client) in clients.into_iter().enumerate() {
-        tasks.spawn(live(index, client, Arc::clone(&world), orders.clone()));
+        tasks.spawn(live(index, client, context.clone()));
     }
     tokio::select! {
         () = stop.cancelled() => {}
         _panic = tasks.join_next() => {}
-    }
-}
-
-/// One client, for as long as its task lives.
-async fn live(index: usize, client: Shared, world: Arc<World>, mut orders: watch::Receiver<u64>) {
-    let mut random = StdRng::seed_from_u64(SEED ^ index as u64);
-    let mut choice = index;
-    loop {
-        if let Some(mut stream) = connect(&world, choice).await {
-            client.lock().connects();
-            let by_itself = session(&client, &mut stream, &mut orders).await;
-            client.lock().disconnects(by_itself);
-        }
-        choice = random.random_range(0..usize::MAX);
-        sleep(Duration::from_millis(random.random_range(AWAY))).await;
-    }
-}
-
-async fn connect(world: &World, choice: usize) -> Option<WebSocketStream<TcpStream>> {
-    let address = world.node(choice);
-    let connecting = async {
-        let stream = TcpStream::connect(address).await.ok()?;
-        let builder = ClientBuilder::new().uri(&format!("ws://{address}/v1/ws")).expect("a URI");
-        Some(builder.connect_on(stream).await.ok()?.0)
-    };
-    timeout(CONNECT, connecting).await.ok().flatten()
-}
-
-/// One connection, to its end. `true` if the client ends it on command.
-async fn session(
-    client: &Shared,
-    stream: &mut WebSocketStream<TcpStream>,
-    orders: &mut watch::Receiver<u64>,
-) -> bool {
-    let (mut pings, mut again) = (interval(PING), interval(AGAIN));
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut silent = 0;
-    loop {
-        let command = client.lock().next_command();
-        if let Some(command) = command
-            && stream.send(Message::text(command)).await.is_err()
-        {
-            return false;
-        }
-        let has_later = client.lock().has_later();
-        tokio::select! {
-            message = stream.next() => {
-                let Some(Ok(message)) = message else { return false };
-                silent = 0;
-                if message.is_close() {
-                    return false;
-                }
-                if let Some(text) = message.as_text() {
-                    client.lock().receives(text);
-                }
-            }
-            _ = pings.tick() => {
-                silent += 1;
-                let ping = Message::text(r#"{"type":"ping"}"#);
-                if silent > SILENT_PINGS || stream.send(ping).await.is_err() {
-                    return false;
-                }
-            }
-            _ = again.tick(), if has_later => client.lock().asks_again(),
-            changed = orders.changed() => return changed.is_ok(),
-        }
     }
 }

@@ -7,6 +7,7 @@
 //! and none comes before an earlier one of the same publisher.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use crate::oracle::{Oracle, Place};
 
@@ -26,7 +27,7 @@ pub(crate) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Entries {
-    sent: HashMap<Box<str>, Sent>,
+    sent: HashMap<Box<str>, (Sent, Instant)>,
     /// By epoch and offset; the first payload that was seen there.
     places: HashMap<String, BTreeMap<u64, Box<str>>>,
 }
@@ -35,21 +36,31 @@ impl Ledger {
     /// A publisher is about to send a payload, which is like no other.
     pub(crate) fn sends(&mut self, topic: &str, payload: &str, sent: Sent) {
         let entries = self.topics.entry(topic.to_owned()).or_default();
-        entries.sent.insert(payload.into(), sent);
+        entries.sent.insert(payload.into(), (sent, Instant::now()));
     }
 
-    /// A publisher or a subscriber has seen a payload at a place.
-    pub(crate) fn sees(&mut self, topic: &str, place: &Place, payload: &str) {
-        let entries = self.topics.entry(topic.to_owned()).or_default();
-        if !entries.sent.contains_key(payload) {
-            self.findings.push(format!("{topic} {place}: nobody has sent {payload}"));
-            return;
+    /// It is about to send it once more: its age counts from here.
+    pub(crate) fn sends_again(&mut self, topic: &str, payload: &str) {
+        let entries = self.topics.get_mut(topic);
+        if let Some((_, sent)) = entries.and_then(|entries| entries.sent.get_mut(payload)) {
+            *sent = Instant::now();
         }
+    }
+
+    /// A publisher or a subscriber has seen a payload at a place. Returns its age.
+    pub(crate) fn sees(&mut self, topic: &str, place: &Place, payload: &str) -> Option<Duration> {
+        let entries = self.topics.entry(topic.to_owned()).or_default();
+        let Some((_, sent)) = entries.sent.get(payload) else {
+            self.findings.push(format!("{topic} {place}: nobody has sent {payload}"));
+            return None;
+        };
+        let age = sent.elapsed();
         if !entries.places.contains_key(&place.epoch) {
             entries.places.insert(place.epoch.clone(), BTreeMap::new());
         }
         let epoch = entries.places.get_mut(&place.epoch).expect("just made");
         epoch.entry(place.offset).or_insert_with(|| payload.into());
+        Some(age)
     }
 
     /// Tells the oracle of everything that was published, answered or not, and returns what is wrong.
@@ -72,11 +83,11 @@ impl Ledger {
         topic: &str,
         epoch: &str,
         places: &BTreeMap<u64, Box<str>>,
-        sent: &HashMap<Box<str>, Sent>,
+        sent: &HashMap<Box<str>, (Sent, Instant)>,
     ) {
         let mut last: HashMap<usize, (u64, u64)> = HashMap::new();
         for (offset, payload) in places {
-            let Sent { publisher, number } = sent[payload];
+            let (Sent { publisher, number }, _) = sent[payload];
             let before = last.insert(publisher, (number, *offset));
             let Some((earlier, place)) = before.filter(|(earlier, _)| *earlier >= number) else {
                 continue;

@@ -1,7 +1,7 @@
 //! A node as a process, and what operators see of it.
 
 use std::net::SocketAddr;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -25,6 +25,8 @@ pub(crate) fn command(settings: &[(&str, &str)]) -> Command {
     command.env_clear();
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     command.args(["--log-format", "json"]);
+    // There is no load balancer that must notice the end first.
+    command.env("TICKCAST__DRAIN__DELAY", "0s");
     for (key, value) in settings {
         let name = format!("TICKCAST__{}", key.to_ascii_uppercase().replace('.', "__"));
         command.env(name, value);
@@ -49,6 +51,13 @@ impl Node {
             (event["message"] == "serving").then(|| address("listen").zip(address("admin")))?
         });
         Self { process, address, admin }
+    }
+
+    /// Takes over a node whose addresses are known, because its log goes somewhere else; waits until it is ready.
+    pub(crate) fn adopt(child: Child, address: SocketAddr, admin: SocketAddr) -> Self {
+        let node = Self { process: Process::adopt("tickcast", child), address, admin };
+        until("ready", PATIENCE, || !node.is_gone_or_unready());
+        node
     }
 
     pub(crate) fn until_ready(&self) -> Duration {
@@ -88,6 +97,12 @@ impl Node {
         (answer.status, answer.json())
     }
 
+    /// What a load balancer would find: it answers that it is not ready, or does not answer at all.
+    pub(crate) fn is_gone_or_unready(&self) -> bool {
+        let answer = Http::connect(self.admin).and_then(|mut http| http.get("/readyz"));
+        answer.map_or(true, |answer| answer.status != 200)
+    }
+
     /// The same for clients that only subscribe.
     pub(crate) fn readiness_for_subscribers(&self) -> (u16, Value) {
         let answer = self.admin("/readyz?for=subscribe");
@@ -116,6 +131,26 @@ impl Node {
     /// Kills it, as a crash would.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Asks it to end, as an operator would.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Has it read its configuration again.
+    pub(crate) fn reload(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn until_ended(&mut self, patience: Duration) -> ExitStatus {
+        let mut status = None;
+        until("ended", patience, || {
+            status = self.process.ended();
+            status.is_some()
+        });
+        status.expect("it has ended")
     }
 
     /// Stops it in the middle of what it does.

@@ -159,6 +159,9 @@ impl Publisher {
             }
             assert!(Instant::now() < deadline, "never accepted: {answer:?}");
             std::thread::park_timeout(AGAIN);
+            for Item { topic, payload } in items {
+                self.world.sends_again(topic, payload);
+            }
         }
     }
 

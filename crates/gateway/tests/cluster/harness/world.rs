@@ -14,6 +14,8 @@ pub(crate) struct World {
     judge: Mutex<Judge>,
     /// The nodes that a load balancer would choose from.
     nodes: Mutex<Vec<SocketAddr>>,
+    /// The ways that clients take to them; empty if they take none but the straight one.
+    ways: Mutex<Vec<SocketAddr>>,
     /// Where each topic is, as far as publishers were told.
     ends: Mutex<HashMap<String, Place>>,
 }
@@ -33,6 +35,10 @@ impl World {
 
     pub(crate) fn sends(&self, topic: &str, payload: &str, sent: Sent) {
         self.judge(|judge| judge.ledger.sends(topic, payload, sent));
+    }
+
+    pub(crate) fn sends_again(&self, topic: &str, payload: &str) {
+        self.judge(|judge| judge.ledger.sends_again(topic, payload));
     }
 
     /// A publisher was answered with 200.
@@ -63,6 +69,17 @@ impl World {
     pub(crate) fn node(&self, choice: usize) -> SocketAddr {
         let nodes = self.nodes.lock();
         nodes[choice % nodes.len()]
+    }
+
+    /// Ways that clients take to the nodes from now on, instead of the straight one.
+    pub(crate) fn set_ways(&self, ways: Vec<SocketAddr>) {
+        *self.ways.lock() = ways;
+    }
+
+    /// The way that a client with this number would be given.
+    pub(crate) fn way(&self, choice: usize) -> SocketAddr {
+        let ways = self.ways.lock();
+        if ways.is_empty() { self.node(choice) } else { ways[choice % ways.len()] }
     }
 
     /// The verdict at the end. Ends the test if anything is wrong.

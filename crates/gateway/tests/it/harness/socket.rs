@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -38,8 +39,17 @@ struct UpdateFrame<'a> {
 
 impl Socket {
     pub(crate) async fn open(address: SocketAddr, target: &str) -> Self {
+        Self::open_with(address, target, &[]).await
+    }
+
+    /// A connection whose handshake has these headers besides.
+    pub(crate) async fn open_with(
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Self {
         let stream = within("connection", TcpStream::connect(address)).await.expect("it listens");
-        Self::on(stream, address, target).await
+        Self::on(stream, address, target, headers).await
     }
 
     /// A connection whose kernel takes little before its reader does.
@@ -47,11 +57,20 @@ impl Socket {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let stream = within("connection", socket.connect(address)).await.expect("it listens");
-        Self::on(stream, address, target).await
+        Self::on(stream, address, target, &[]).await
     }
 
-    async fn on(stream: TcpStream, address: SocketAddr, target: &str) -> Self {
+    async fn on(
+        stream: TcpStream,
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Self {
         let builder = ClientBuilder::new().uri(&format!("ws://{address}{target}")).expect("a URI");
+        let builder = headers.iter().fold(builder, |builder, (name, value)| {
+            let value = HeaderValue::from_str(value).expect("a header");
+            builder.add_header(HeaderName::from_static(name), value).expect("not its own header")
+        });
         let (stream, _answer) =
             within("handshake", builder.connect_on(stream)).await.expect("an upgrade");
         Self { stream, next_id: 1 }

@@ -16,7 +16,7 @@ async fn a_ping_has_a_pong_with_its_id() {
 }
 
 #[tokio::test]
-async fn there_are_no_tokens_yet() {
+async fn without_keys_there_is_nothing_to_present() {
     let node = Node::start().await;
     let mut socket = node.connect().await;
     let reply = socket.ask(json!({"type": "auth", "token": "secret"})).await;

@@ -1,0 +1,143 @@
+//! The life of a node: it serves, leaves, drains, and ends. Every step is taken once and never back.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// Where a node is in its life, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// It serves.
+    Serving,
+    /// It says that it is not ready and serves all the same, until load balancers have noticed.
+    Leaving,
+    /// It takes no new connections, and tells its clients to go, each at a time of its own.
+    Draining,
+    /// No more waiting: every client is told to go now, and its connection closed.
+    Hurrying,
+    /// Whatever is still open is dropped.
+    Ending,
+}
+
+impl Stage {
+    const ALL: [Self; 5] =
+        [Self::Serving, Self::Leaving, Self::Draining, Self::Hurrying, Self::Ending];
+}
+
+/// The stage of a node, and what must know of its steps.
+///
+/// Reading the stage costs one relaxed load; who has to wait for a step holds a token.
+#[derive(Debug)]
+pub(crate) struct Life {
+    stage: AtomicU8,
+    asked: CancellationToken,
+    draining: CancellationToken,
+    hurrying: CancellationToken,
+    ending: CancellationToken,
+    spread: OnceLock<Duration>,
+    tally: Tally,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Serving as u8),
+            asked: CancellationToken::new(),
+            draining: CancellationToken::new(),
+            hurrying: CancellationToken::new(),
+            ending: CancellationToken::new(),
+            spread: OnceLock::new(),
+            tally: Tally::default(),
+        }
+    }
+}
+
+impl Life {
+    pub(crate) fn stage(&self) -> Stage {
+        Stage::ALL[usize::from(self.stage.load(Relaxed))]
+    }
+
+    /// Goes on to a stage, and through all before it. A stage that is behind stays behind.
+    pub(crate) fn advance(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Relaxed);
+        let steps = [
+            (Stage::Draining, &self.draining),
+            (Stage::Hurrying, &self.hurrying),
+            (Stage::Ending, &self.ending),
+        ];
+        for (_, token) in steps.into_iter().filter(|(step, _)| *step <= stage) {
+            token.cancel();
+        }
+    }
+
+    /// Begins the drain: clients go over this much time.
+    pub(crate) fn drain(&self, spread: Duration) {
+        self.spread.get_or_init(|| spread);
+        self.advance(Stage::Draining);
+    }
+
+    /// Over how much time the clients of a node that drains go away. Zero if nobody has said.
+    pub(crate) fn spread(&self) -> Duration {
+        self.spread.get().copied().unwrap_or_default()
+    }
+
+    /// Cancelled when somebody has asked for the end of the node.
+    pub(crate) fn asked(&self) -> &CancellationToken {
+        &self.asked
+    }
+
+    /// Cancelled when the node drains, or is beyond that.
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Cancelled when there is no more waiting.
+    pub(crate) fn hurrying(&self) -> &CancellationToken {
+        &self.hurrying
+    }
+
+    /// Cancelled when everything is to be dropped.
+    pub(crate) fn ending(&self) -> &CancellationToken {
+        &self.ending
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+/// How the WebSocket connections of a node that drained have ended.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// By the client, after it was told to go.
+    pub(crate) followed: AtomicU64,
+    /// With 1012, because they did not follow.
+    pub(crate) closed: AtomicU64,
+    /// Dropped at the end of the time.
+    pub(crate) cut: AtomicU64,
+    /// In another way: the network, a client that broke the protocol, and so on.
+    pub(crate) lost: AtomicU64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_goes_one_way() {
+        let life = Life::default();
+        assert_eq!(life.stage(), Stage::Serving);
+        life.advance(Stage::Leaving);
+        assert!(!life.draining().is_cancelled());
+        life.advance(Stage::Hurrying);
+        assert!(life.draining().is_cancelled() && life.hurrying().is_cancelled());
+        assert!(!life.ending().is_cancelled());
+        life.advance(Stage::Leaving);
+        assert_eq!(life.stage(), Stage::Hurrying);
+        for stage in Stage::ALL {
+            assert_eq!(Stage::ALL[stage as usize], stage);
+        }
+    }
+}

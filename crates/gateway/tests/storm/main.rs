@@ -1,0 +1,30 @@
+//! Ten thousand clients, and nodes that are killed, drained and replaced under them.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "times that were measured are printed")]
+
+#[path = "../support/exposition.rs"]
+mod exposition;
+#[path = "../cluster/harness.rs"]
+#[expect(dead_code, unused_imports, reason = "made for faults of the broker, too")]
+mod harness;
+#[path = "../support/oracle.rs"]
+mod oracle;
+#[path = "../support/port.rs"]
+mod port;
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../support/proxy.rs"]
+#[expect(dead_code, reason = "made for more kinds of harm")]
+mod proxy;
+#[path = "../support/redis.rs"]
+#[expect(dead_code, reason = "made for faults of Redis")]
+mod redis;
+
+mod scene;
+
+mod chaos;
+mod crowd;
+mod drain;
+mod machine;
+mod network;
