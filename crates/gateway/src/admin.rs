@@ -2,24 +2,21 @@
 //!
 //! It runs on the main runtime, so a worker that is busy does not delay it. A request has one connection and one answer,
 //! within a time bound: whatever connects here (a scraper, a probe, something lost) can neither hold a place for long
-//! nor take more of them than there are. What is refused on the public listener before it is served,
-//! [`too_many_connections`], is written here too.
+//! nor take more of them than there are.
 
 mod door;
 mod health;
+mod spare;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
-use std::fmt::{self, Write as _};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::health::Purpose;
+use self::spare::Spare;
 use crate::api::problem::Problem;
 use crate::node::Node;
 
@@ -43,6 +41,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for everything: the header, the answer, and the client taking it. A scrape takes milliseconds.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same for a connection on the one spare file, which the next is waiting for.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause after an accept that failed, for example because all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -59,13 +60,23 @@ type Answer = Response<Full<Bytes>>;
 pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
     // Connections that are still open at the end go with the set.
     let mut connections = JoinSet::new();
+    let mut spare = Spare::new(&listener);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            Some(_ended) = connections.join_next() => {}
+            Some(_ended) = connections.join_next() => spare.restore(&listener),
+            () = tokio::time::sleep(ACCEPT_PAUSE), if spare.is_used() => spare.restore(&listener),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((socket, _peer)) => {
-                    connections.spawn(serve_connection(socket, Arc::clone(&node)));
+                    let timeout = if spare.is_used() { SPARE_TIMEOUT } else { CONNECTION_TIMEOUT };
+                    connections.spawn(serve_connection(socket, Arc::clone(&node), timeout));
+                }
+                Err(error) if spare::is_lack_of_files(&error) => {
+                    node.connections.note_lack_of_files();
+                    if !spare.give_up() {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        spare.restore(&listener);
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting an admin connection failed; trying again in 100 ms");
@@ -76,7 +87,7 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
     }
 }
 
-async fn serve_connection(socket: TcpStream, node: Arc<Node>) {
+async fn serve_connection(socket: TcpStream, node: Arc<Node>, timeout: Duration) {
     let service = service_fn(|request: Request<Incoming>| {
         let node = Arc::clone(&node);
         async move { Ok::<_, Infallible>(answer(&node, &request).await) }
@@ -87,7 +98,7 @@ async fn serve_connection(socket: TcpStream, node: Arc<Node>) {
         .header_read_timeout(HEADER_TIMEOUT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+    match tokio::time::timeout(timeout, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended early"),
         Err(_elapsed) => tracing::debug!("an admin connection took too long"),
@@ -172,38 +183,4 @@ fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Ans
     // All of it is true only now.
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
-}
-
-/// The whole answer to a connection beyond the bound, which is not read from: no HTTP connection is made for it.
-pub(crate) fn too_many_connections() -> String {
-    let problem =
-        Problem::new(ErrorCode::TooManyConnections, "this node has as many connections as it may");
-    let mut answer = problem.into_response();
-    let body = body_of(&mut answer);
-    let mut text = format!("HTTP/1.1 {}\r\n", answer.status());
-    for (name, value) in answer.headers() {
-        append(&mut text, format_args!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
-    }
-    append(
-        &mut text,
-        format_args!("content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()),
-    );
-    text
-}
-
-/// The body of an answer that is all there.
-fn body_of(answer: &mut Answer) -> String {
-    let mut context = Context::from_waker(Waker::noop());
-    match Pin::new(answer.body_mut()).poll_frame(&mut context) {
-        Poll::Ready(Some(Ok(frame))) => {
-            let data = frame.into_data().unwrap_or_default();
-            String::from_utf8_lossy(&data).into_owned()
-        }
-        Poll::Ready(_) | Poll::Pending => String::new(),
-    }
-}
-
-fn append(text: &mut String, what: fmt::Arguments<'_>) {
-    let written = text.write_fmt(what);
-    debug_assert!(written.is_ok(), "writing into a string cannot fail");
 }

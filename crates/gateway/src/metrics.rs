@@ -89,6 +89,18 @@ label_values! {
 }
 
 label_values! {
+    /// Why a connection was turned away before it was served.
+    pub(crate) enum RejectReason {
+        /// As many are open as may be.
+        Limit => "limit",
+        /// As many wait as may.
+        Queue => "queue",
+        /// It waited when the node began to drain.
+        Draining => "draining",
+    }
+}
+
+label_values! {
     /// Why clients are told to go.
     pub(crate) enum GoawayReason {
         /// The node stops.
@@ -210,9 +222,9 @@ impl Metrics {
         self.is_broker_up.store(up, Relaxed);
     }
 
-    /// A connection beyond the bound was turned away.
-    pub(crate) fn count_refused(&self) {
-        self.events.count_refused();
+    /// A connection was turned away.
+    pub(crate) fn count_rejected(&self, reason: RejectReason) {
+        self.events.count_rejected(reason);
     }
 
     /// The configuration was read again.

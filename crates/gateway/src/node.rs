@@ -113,7 +113,7 @@ impl Node {
 
     /// Whether new subscribers are welcome: they are while only the broker is down.
     pub(crate) fn is_ready_for_subscribe(&self) -> bool {
-        !self.is_leaving() && !self.failed.is_cancelled()
+        !self.is_leaving() && !self.failed.is_cancelled() && !self.connections.is_out_of_files()
     }
 
     /// Whether the node has begun to go: it is not ready any more, and may serve still.

@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod drain;
 mod peer;
+mod refusal;
 mod reload;
 
 use std::io;
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::accept::Accepted;
-pub(crate) use self::admission::Connections;
+pub(crate) use self::admission::{Connections, waiting_max};
 pub(crate) use self::reload::Reloader;
 pub use self::reload::{ReloadError, Reloaded};
 use crate::access::Access;

@@ -45,6 +45,9 @@ pub(super) fn report(node: &Node, purpose: Purpose) -> Report {
     if draining {
         reasons.push("draining");
     }
+    if node.connections.is_out_of_files() {
+        reasons.push("open_files");
+    }
     if !is_broker_up {
         reasons.push("broker_down");
     }

@@ -195,21 +195,3 @@ async fn the_listener_ends_with_its_token() {
     assert_eq!(open.read(&mut [0; 8]).await.unwrap_or(0), 0);
     assert!(TcpStream::connect(admin.address).await.is_err());
 }
-
-#[test]
-fn the_refusal_of_a_connection_is_a_whole_answer() {
-    let answer = too_many_connections();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
-    for header in [
-        "content-type: application/problem+json",
-        "retry-after: 5",
-        "connection: close",
-        &format!("content-length: {}", body.len()),
-    ] {
-        assert!(head.lines().any(|line| line == header), "{header} is not in\n{head}");
-    }
-    let document: Value = serde_json::from_str(body).unwrap();
-    assert_eq!(document["code"], "too_many_connections");
-    assert_eq!(document["status"], 503);
-}

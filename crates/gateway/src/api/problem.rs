@@ -96,6 +96,11 @@ impl Problem {
         }
     }
 
+    /// The same, with another `Retry-After` than the usual one.
+    pub(crate) fn after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
     /// What is wrong, as a stable word.
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
@@ -148,7 +153,7 @@ impl From<Denied> for Problem {
             Denied::UnknownKey | Denied::MissingKey(_) => {
                 Self { header: Some((WWW_AUTHENTICATE, "Bearer")), ..problem }
             }
-            Denied::RateLimited(seconds) => Self { retry_after: Some(seconds), ..problem },
+            Denied::RateLimited(seconds) => problem.after(seconds),
             Denied::NoRight(_) => problem,
         }
     }
@@ -309,6 +314,18 @@ mod tests {
         assert_eq!(problem.detail().len(), DETAIL_BYTES_MAX);
         let problem = Problem::new(ErrorCode::NotFound, format!("x{}", "\u{e4}".repeat(1000)));
         assert_eq!(problem.detail().len(), DETAIL_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn every_code_is_in_the_openapi_document() {
+        let document = include_str!("../../../../docs/reference/openapi.yaml");
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words: std::collections::HashSet<&str> = document.split(|c| !is_word(c)).collect();
+        for code in CODES {
+            // Those two are for WebSocket commands alone.
+            let is_for_http = !matches!(code, ErrorCode::NotConfigured | ErrorCode::Unsubscribed);
+            assert_eq!(words.contains(code.as_str()), is_for_http, "{code:?}");
+        }
     }
 
     /// The section of `docs/reference/errors.md`. After a change, run with `TICKCAST_BLESS=1` to write it.

@@ -13,7 +13,7 @@ use tickcast_broker::{PublishError, Published};
 use super::buckets::{
     AGE_BUCKETS_S, BROKER_BUCKETS_US, Buckets, DURATION_BUCKETS_US, SIZE_BUCKETS,
 };
-use super::label_values;
+use super::{RejectReason, label_values};
 use crate::router::Route;
 
 /// Classes of status codes. 1xx is the switch to WebSocket.
@@ -164,7 +164,7 @@ fn unix_seconds() -> u64 {
 #[derive(Debug)]
 pub(super) struct Events {
     reloads: Reloads,
-    refused: AtomicU64,
+    rejected: [AtomicU64; RejectReason::COUNT],
     http_panics: AtomicU64,
     auth_failures: [AtomicU64; AuthFailure::COUNT],
     publishes: [AtomicU64; PublishResult::COUNT],
@@ -182,7 +182,7 @@ impl Default for Events {
     fn default() -> Self {
         Self {
             reloads: Reloads::default(),
-            refused: AtomicU64::default(),
+            rejected: Default::default(),
             http_panics: AtomicU64::default(),
             auth_failures: Default::default(),
             publishes: Default::default(),
@@ -263,8 +263,8 @@ impl Events {
         BrokerCall::TEXTS.iter().copied().zip(counts)
     }
 
-    pub(super) fn count_refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+    pub(super) fn count_rejected(&self, reason: RejectReason) {
+        self.rejected[reason as usize].fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_http_panic(&self) {
@@ -295,9 +295,10 @@ impl Events {
         self.durations[route as usize].observe(micros(elapsed));
     }
 
-    /// Connections turned away.
-    pub(super) fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+    /// Connections turned away, with the reason.
+    pub(super) fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.rejected.iter().map(|count| count.load(Relaxed));
+        RejectReason::TEXTS.iter().copied().zip(counts)
     }
 
     /// HTTP connections that ended by a panic.

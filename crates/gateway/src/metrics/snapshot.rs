@@ -12,6 +12,7 @@ use super::threads::Times;
 use super::{Metrics, WorkerCounters};
 use crate::logging;
 use crate::node::Node;
+use crate::server::waiting_max;
 
 /// Everything that the rows of the table read. A scrape takes it once, so that the metrics of one answer fit together.
 #[derive(Debug)]
@@ -41,12 +42,15 @@ pub(super) struct NodeState {
     pub(super) broker_up: u64,
     /// Open connections on the public listener, whatever they carry.
     pub(super) connections: usize,
+    /// Those of them that wait to be let in.
+    pub(super) waiting: usize,
 }
 
 /// Bounds, beside the numbers that they bound.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Limits {
     pub(super) connections: usize,
+    pub(super) waiting: usize,
     pub(super) log_bytes: usize,
     pub(super) broker_bytes: usize,
     /// Items in the inboxes of all workers together.
@@ -62,9 +66,11 @@ impl<'a> Snapshot<'a> {
                 draining: node.is_leaving().into(),
                 broker_up: metrics.is_broker_up().into(),
                 connections: node.connections.open(),
+                waiting: node.connections.waiting(),
             },
             limits: Limits {
                 connections: node.connections.max(),
+                waiting: waiting_max(&config, metrics.workers.len()),
                 log_bytes: config.hub.log_memory.bytes(),
                 broker_bytes: config.broker.memory.memory.bytes(),
                 inbox_items: config.hub.inbox_items * metrics.inboxes.len(),
@@ -111,10 +117,11 @@ impl<'a> Snapshot<'a> {
         self.workers.iter().map(number).sum()
     }
 
-    /// Connections on the public listener that are not WebSocket: they serve requests, or are in their handshake.
+    /// Connections on the public listener that are not WebSocket and do not wait: they serve requests, or are in their handshake.
     pub(super) fn http_connections(&self) -> u64 {
         let websocket = self.sum(|worker| worker.connections);
         // The workers' numbers are those of their last turn, so the difference may be off for a moment.
-        (self.node.connections as u64).saturating_sub(websocket)
+        let served = self.node.connections.saturating_sub(self.node.waiting);
+        (served as u64).saturating_sub(websocket)
     }
 }

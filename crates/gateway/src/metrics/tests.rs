@@ -252,7 +252,7 @@ fn requests_publishes_and_refusals_are_counted() {
         Err(PublishError::Full("topics")),
         Ok(Published { position, duplicate: false }),
     ]);
-    metrics.count_refused();
+    metrics.count_rejected(RejectReason::Limit);
     metrics.observe_payload(64);
     metrics.observe_payload(65);
 

@@ -1,25 +1,42 @@
-//! Accepts connections and hands them to the workers.
+//! Accepts connections and lets them in, in the order in which they came and not faster than the node can take.
+//!
+//! When a node is lost, all its clients come to the others at once. Each of them costs a handshake and a subscription, and
+//! a worker that did a thousand of these in a row would leave its live clients without news meanwhile. So what was
+//! accepted waits here, untouched, and workers get it at the rate of `server.accept_rate`.
 
+use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Pace, rate, waiting_max};
 use super::peer::Peer;
-use crate::admin;
+use super::refusal::{Refusals, answer_at_once};
+use crate::metrics::RejectReason;
 use crate::node::Node;
 use crate::worker::socket;
 
 /// Pause after an accept that failed, for example because all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections beyond the bound that are answered at once, and the time for each.
-const REFUSALS_MAX: usize = 64;
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause when every worker has as much to take as it may.
+const WORKERS_PAUSE: Duration = Duration::from_millis(5);
+
+/// Connections that are looked at before the runtime has its turn: it also serves the admin listener.
+const TURN_MAX: usize = 128;
+
+/// Who has waited longer than that may have given up.
+const GIVING_UP_MIN: Duration = Duration::from_millis(100);
 
 /// A connection that a worker is given.
 #[derive(Debug)]
@@ -29,60 +46,248 @@ pub(crate) struct Accepted {
     pub(crate) peer: Peer,
 }
 
-/// Accepts and hands each socket to the next worker. Round-robin, because the kernel would favour the worker that is idle
-/// at the moment, and long-lived connections would pile up there.
+/// Accepts until `stop` is cancelled or the workers have ended, and turns away who waits then.
 pub(super) async fn run(
     listener: TcpListener,
     node: Arc<Node>,
     workers: Vec<mpsc::Sender<Accepted>>,
     stop: CancellationToken,
 ) {
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-    for worker in workers.iter().cycle() {
-        let (socket, peer) = loop {
-            match stop.run_until_cancelled(listener.accept()).await {
-                None => return,
-                Some(Ok(accepted)) if node.connections.try_acquire() => break accepted,
-                Some(Ok((socket, _peer))) => refuse(socket, &node, &refusals),
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "accepting a connection failed; trying again in 100 ms");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+    let mut door = Door::new(node, workers);
+    stop.run_until_cancelled(door.keep(&listener)).await;
+    drop(listener);
+    door.turn_away().await;
+}
+
+/// The workers take no more connections: the node ends.
+#[derive(Debug)]
+struct Ended;
+
+#[derive(Debug)]
+struct Door {
+    node: Arc<Node>,
+    workers: Vec<mpsc::Sender<Accepted>>,
+    /// The worker whose turn is next. Round-robin, because the kernel would favour the worker that is idle at the moment,
+    /// and long-lived connections would pile up there.
+    next: usize,
+    waiting: VecDeque<(Accepted, Instant)>,
+    pace: Pace,
+    /// As it is configured; of the pace.
+    rate: usize,
+    refusals: Refusals,
+    /// Nothing is accepted until then.
+    pause: Option<Instant>,
+    /// There were no more open files, and nobody has said that there are again.
+    lacks_files: bool,
+}
+
+impl Door {
+    fn new(node: Arc<Node>, workers: Vec<mpsc::Sender<Accepted>>) -> Self {
+        let rate = rate(&node.config(), workers.len());
+        Self {
+            pace: Pace::new(rate, Instant::now()),
+            rate,
+            refusals: Refusals::new(node.connections.max()),
+            node,
+            workers,
+            next: 0,
+            waiting: VecDeque::new(),
+            pause: None,
+            lacks_files: false,
+        }
+    }
+
+    async fn keep(&mut self, listener: &TcpListener) {
+        loop {
+            let Ok(due) = self.let_in() else { return };
+            let pause = self.pause;
+            tokio::select! {
+                biased;
+                accepted = listener.accept(), if pause.is_none() => self.take(accepted),
+                () = at(pause), if pause.is_some() => self.pause = None,
+                () = at(due), if due.is_some() => {}
             }
+        }
+    }
+
+    fn take(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return self.note_failure(&error),
         };
-        let prepared =
-            socket::prepare(&socket, &node.config().websocket).and_then(|()| socket.into_std());
-        match prepared {
+        self.note_files();
+        let is_full = self.waiting.len() >= waiting_max(&self.node.config(), self.workers.len());
+        if is_full {
+            return self.refusals.answer(socket, RejectReason::Queue, &self.node.metrics);
+        }
+        if !self.node.connections.try_acquire() {
+            return self.refusals.answer(socket, RejectReason::Limit, &self.node.metrics);
+        }
+        match socket.into_std() {
             Ok(socket) => {
                 let accepted = Accepted { socket, peer: peer.ip().into() };
-                if worker.send(accepted).await.is_err() {
-                    return; // The worker has ended: so does the node.
+                self.waiting.push_back((accepted, Instant::now()));
+            }
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    fn note_failure(&mut self, error: &io::Error) {
+        match Errno::from_io_error(error) {
+            // The client has gone, or the kernel asks to be asked again.
+            Some(Errno::CONNABORTED | Errno::CONNRESET | Errno::INTR | Errno::PROTO) => return,
+            Some(Errno::MFILE | Errno::NFILE) => {
+                self.node.connections.note_lack_of_files();
+                self.lacks_files = true;
+            }
+            _ => tracing::warn!(%error, "accepting a connection failed; trying again in 100 ms"),
+        }
+        self.pause = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn note_files(&mut self) {
+        if self.lacks_files && !self.node.connections.is_out_of_files() {
+            self.lacks_files = false;
+            tracing::info!("there are open files again");
+        }
+    }
+
+    /// Hands connections to the workers as long as it is their time, and says when to go on; never, if nobody waits.
+    fn let_in(&mut self) -> Result<Option<Instant>, Ended> {
+        let due = self.let_in_some();
+        self.node.connections.set_waiting(self.waiting.len());
+        due
+    }
+
+    fn let_in_some(&mut self) -> Result<Option<Instant>, Ended> {
+        if self.waiting.is_empty() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        self.follow_config(now);
+        for _ in 0..TURN_MAX {
+            let Some((accepted, since)) = self.waiting.pop_front() else { return Ok(None) };
+            let due = self.pace.next(now);
+            if due > now {
+                self.waiting.push_front((accepted, since));
+                return Ok(Some(due));
+            }
+            if now - since >= GIVING_UP_MIN && is_gone(&accepted.socket) {
+                self.node.connections.release();
+            } else if let Some(accepted) = self.hand_over(accepted)? {
+                self.waiting.push_front((accepted, since));
+                return Ok(Some(now + WORKERS_PAUSE));
+            }
+        }
+        Ok(Some(now))
+    }
+
+    fn follow_config(&mut self, now: Instant) {
+        let rate = rate(&self.node.config(), self.workers.len());
+        if rate != self.rate {
+            self.rate = rate;
+            self.pace.set_rate(rate, now);
+        }
+    }
+
+    /// Gives a connection to the next worker that has room. It comes back if none has.
+    fn hand_over(&mut self, mut accepted: Accepted) -> Result<Option<Accepted>, Ended> {
+        if let Err(error) = socket::prepare(&accepted.socket, &self.node.config().websocket) {
+            self.lose(&error);
+            return Ok(None);
+        }
+        for _ in 0..self.workers.len() {
+            let worker = &self.workers[self.next];
+            self.next = (self.next + 1) % self.workers.len();
+            match worker.try_send(accepted) {
+                Ok(()) => {
+                    self.pace.spend();
+                    return Ok(None);
+                }
+                Err(TrySendError::Full(back)) => accepted = back,
+                Err(TrySendError::Closed(_)) => {
+                    self.node.connections.release();
+                    return Err(Ended);
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "a connection was lost before it was served");
-                node.connections.release();
+        }
+        Ok(Some(accepted))
+    }
+
+    fn lose(&self, error: &io::Error) {
+        tracing::debug!(%error, "a connection was lost before it was served");
+        self.node.connections.release();
+    }
+
+    /// Sends everybody who waits to another node.
+    async fn turn_away(&mut self) {
+        while let Some((accepted, _)) = self.waiting.pop_front() {
+            self.node.metrics.count_rejected(RejectReason::Draining);
+            if let Err(error) = answer_at_once(&accepted.socket, RejectReason::Draining) {
+                tracing::debug!(%error, "a client did not take the answer that the node ends");
+            }
+            self.node.connections.release();
+            self.node.connections.set_waiting(self.waiting.len());
+            if self.waiting.len().is_multiple_of(TURN_MAX) {
+                yield_now().await;
             }
         }
     }
 }
 
-/// Answers a connection beyond the bound, and reads what it sends for as long as it takes the answer: a socket that is
-/// closed with something unread takes the answer back. At most so many at once; the others are just closed.
-fn refuse(mut socket: TcpStream, node: &Node, slots: &Arc<Semaphore>) {
-    node.metrics.count_refused();
-    let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { return };
-    tokio::spawn(async move {
-        let answered = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-            socket.write_all(admin::too_many_connections().as_bytes()).await?;
-            socket.shutdown().await?;
-            let mut unread = [0; 1024];
-            while socket.read(&mut unread).await? > 0 {}
-            io::Result::Ok(())
-        });
-        if let Ok(Err(error)) = answered.await {
-            tracing::debug!(%error, "a refused connection did not take its answer");
-        }
-        drop(slot);
-    });
+/// At this time; never, without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the client of a connection has hung up, or will send nothing more: then whatever it has asked for, it does not
+/// wait for the answer.
+fn is_gone(socket: &std::net::TcpStream) -> bool {
+    let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    // What cannot be asked is found out when it is served.
+    poll(&mut watched, Some(&Timespec::default()))
+        .is_ok_and(|_| watched[0].revents().intersects(gone))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net;
+
+    use super::*;
+
+    fn pair() -> (net::TcpStream, net::TcpStream) {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (served, _) = listener.accept().unwrap();
+        (client, served)
+    }
+
+    #[test]
+    fn who_has_hung_up_is_gone_whatever_it_has_said() {
+        let (mut client, served) = pair();
+        assert!(!is_gone(&served));
+        client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        assert!(!is_gone(&served));
+        drop(client);
+        while !is_gone(&served) {} // The end takes its time, even here.
+    }
+
+    #[test]
+    fn an_answer_at_once_is_not_taken_back_by_what_was_not_read() {
+        let (mut client, served) = pair();
+        client.write_all(&[b'x'; 5000]).unwrap();
+        served.set_nonblocking(true).unwrap();
+        // Wait until it is there: only then does the question come up.
+        while served.peek(&mut [0; 5000]).unwrap_or(0) < 5000 {}
+        answer_at_once(&served, RejectReason::Draining).unwrap();
+        drop(served);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
 }

@@ -1,17 +1,49 @@
-//! Who is let in: how many at once.
+//! Who is let in: how many at once, and how fast.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
-/// Open connections of the public listener against their bound.
+use tokio::time::Instant;
+
+use crate::config::Config;
+
+/// Connections that may wait to be let in. Each is an open file, and what its client has sent lies in the kernel.
+const WAITING_MAX: usize = 16_384;
+
+/// Nobody waits longer than that on a node that keeps its pace: clients would not stay either.
+const WAIT_MAX_SECONDS: usize = 10;
+
+/// Connections per second and worker, unless `server.accept_rate` says otherwise.
+const RATE_PER_WORKER: usize = 2_000;
+
+/// For so long the node is not ready after a connection could not be accepted for want of open files.
+const LACK_MS: u64 = 1000;
+
+/// Part of a second whose share may come at once, and how many at least.
+const BURST: f64 = 0.1;
+const BURST_MIN: f64 = 16.0;
+
+/// Open connections of the public listener against their bounds.
 #[derive(Debug)]
 pub(crate) struct Connections {
     open: AtomicUsize,
     max: AtomicUsize,
+    waiting: AtomicUsize,
+    started: Instant,
+    /// When a connection could last not be accepted for want of open files, in milliseconds since `started` and one
+    /// more; 0 if never.
+    lacked_files: AtomicU64,
 }
 
 impl Connections {
     pub(crate) fn new(max: usize) -> Self {
-        Self { open: AtomicUsize::new(0), max: AtomicUsize::new(max) }
+        Self {
+            open: AtomicUsize::new(0),
+            max: AtomicUsize::new(max),
+            waiting: AtomicUsize::new(0),
+            started: Instant::now(),
+            lacked_files: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn try_acquire(&self) -> bool {
@@ -31,7 +63,7 @@ impl Connections {
         self.open.fetch_sub(1, Relaxed);
     }
 
-    /// Open connections now.
+    /// Open connections now, those that wait too.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Relaxed)
     }
@@ -44,5 +76,168 @@ impl Connections {
     /// The bound.
     pub(crate) fn max(&self) -> usize {
         self.max.load(Relaxed)
+    }
+
+    pub(super) fn set_waiting(&self, count: usize) {
+        self.waiting.store(count, Relaxed);
+    }
+
+    /// Connections that wait to be let in.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// A connection, whoever's, could not be accepted because the process may have no more open files.
+    pub(crate) fn note_lack_of_files(&self) {
+        if !self.is_out_of_files() {
+            tracing::warn!(
+                connections = self.open(),
+                "no more open files: not every connection can be accepted, and this node is not ready; raise the limit or lower `server.max_connections`"
+            );
+        }
+        self.lacked_files.store(1 + self.elapsed(), Relaxed);
+    }
+
+    /// Whether that has happened just now. While connections wait for a file it happens many times a second.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        is_recent(self.lacked_files.load(Relaxed), self.elapsed())
+    }
+
+    /// In milliseconds.
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Whether a lack that was noted with `lacked` counts at a time.
+fn is_recent(lacked: u64, now: u64) -> bool {
+    lacked > 0 && now < lacked + LACK_MS
+}
+
+/// Connections that are let in per second.
+pub(super) fn rate(config: &Config, workers: usize) -> usize {
+    match config.server.accept_rate {
+        0 => RATE_PER_WORKER * workers.max(1),
+        rate => rate,
+    }
+}
+
+/// Connections that may wait at this rate.
+pub(crate) fn waiting_max(config: &Config, workers: usize) -> usize {
+    let patient = rate(config, workers).saturating_mul(WAIT_MAX_SECONDS);
+    patient.min(WAITING_MAX)
+}
+
+/// Lets in so many per second on average, and a few at once.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Per second.
+    rate: f64,
+    /// Those that may come now, a part of one included.
+    balance: f64,
+    /// When the balance was that.
+    at: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(rate: usize, now: Instant) -> Self {
+        let mut pace = Self { rate: rate.max(1) as f64, balance: 0.0, at: now };
+        pace.balance = pace.burst();
+        pace
+    }
+
+    /// Goes on with another rate. What has come counts as before.
+    pub(super) fn set_rate(&mut self, rate: usize, now: Instant) {
+        self.refill(now);
+        self.rate = rate.max(1) as f64;
+        self.balance = self.balance.min(self.burst());
+    }
+
+    fn burst(&self) -> f64 {
+        (self.rate * BURST).max(BURST_MIN)
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.balance = (self.balance + elapsed * self.rate).min(self.burst());
+        self.at = self.at.max(now);
+    }
+
+    /// When the next may come: now, if not later.
+    pub(super) fn next(&mut self, now: Instant) -> Instant {
+        self.refill(now);
+        let missing = (1.0 - self.balance).max(0.0);
+        now + Duration::from_secs_f64(missing / self.rate)
+    }
+
+    /// One has come.
+    pub(super) fn spend(&mut self) {
+        self.balance -= 1.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many come in the time after `start`, if as many as may do.
+    fn let_in(pace: &mut Pace, start: Instant, time: Duration) -> usize {
+        let (mut now, mut count) = (start, 0);
+        loop {
+            now = now.max(pace.next(now));
+            if now > start + time {
+                return count;
+            }
+            pace.spend();
+            count += 1;
+        }
+    }
+
+    #[test]
+    fn a_burst_and_then_the_rate() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1000, start);
+        assert_eq!(let_in(&mut pace, start, Duration::ZERO), 100);
+        assert_eq!(let_in(&mut pace, start, Duration::from_millis(500)), 500);
+        // A long rest saves up no more than a burst.
+        let later = start + Duration::from_secs(60);
+        assert_eq!(let_in(&mut pace, later, Duration::ZERO), 100);
+
+        let mut slow = Pace::new(2, start);
+        assert_eq!(let_in(&mut slow, start, Duration::ZERO), 16);
+        assert_eq!(slow.next(start), start + Duration::from_millis(500));
+    }
+
+    #[test]
+    fn the_rate_can_change_on_the_way() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1000, start);
+        assert_eq!(let_in(&mut pace, start, Duration::ZERO), 100);
+        pace.set_rate(10, start);
+        assert_eq!(pace.next(start), start + Duration::from_millis(100));
+        let later = start + Duration::from_secs(60);
+        pace.set_rate(10, later);
+        assert_eq!(let_in(&mut pace, later, Duration::ZERO), 16, "the burst of the new rate");
+    }
+
+    #[test]
+    fn who_would_wait_too_long_need_not_begin() {
+        let mut config = Config::default();
+        assert_eq!((rate(&config, 4), waiting_max(&config, 4)), (8_000, WAITING_MAX));
+        config.server.accept_rate = 20;
+        assert_eq!((rate(&config, 4), waiting_max(&config, 4)), (20, 200));
+    }
+
+    #[test]
+    fn a_lack_of_files_passes() {
+        let connections = Connections::new(1);
+        assert!(!connections.is_out_of_files());
+        connections.note_lack_of_files();
+        assert!(connections.is_out_of_files());
+        for (lacked, now, counts) in
+            [(0, 0, false), (1, 0, true), (501, 1500, true), (501, 1501, false)]
+        {
+            assert_eq!(is_recent(lacked, now), counts, "{lacked} at {now}");
+        }
     }
 }

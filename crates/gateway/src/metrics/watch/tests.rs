@@ -33,7 +33,7 @@ const NOT_WATCHED: &[(&str, &str)] = &[
 ];
 
 /// Metrics that are not there yet.
-const AWAITED: &[&str] = &["tickcast_goaways_total", "tickcast_connections_waiting", "limit|queue"];
+const AWAITED: &[&str] = &["tickcast_connections_waiting", "limit|queue"];
 
 /// Labels that Prometheus adds, and that of the buckets.
 const GIVEN_LABELS: [&str; 3] = ["job", "instance", "le"];
