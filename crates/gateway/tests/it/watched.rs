@@ -126,7 +126,7 @@ fn check_drawings(prometheus: &Prometheus) {
         ("Clients by node", "<polygon"),
         ("Delivery latency, all of it", "darker: more"),
         ("Uptime", "<polyline"),
-        ("Notices to clients", "<polyline"),
+        ("Notices to clients", "gap: expired"),
     ];
     let mut command = Command::new(script);
     command.args(["--prometheus", &url, "--from", "30s", "--scrape", "1", "--out"]);
