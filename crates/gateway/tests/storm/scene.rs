@@ -221,3 +221,12 @@ impl std::fmt::Display for Ages {
         write!(f, "p50 {median:.1?}, p99 {slow:.1?}, at most {most:.1?} ({})", self.len())
     }
 }
+
+/// No gap for clients that resume, and hardly a reset.
+///
+/// A client that changes nodes may resume with an offset that its new node has not heard of yet, since pub/sub reaches
+/// one node a moment before another. That node then says `reset` although nothing was lost.
+pub(crate) fn expect_unbroken(tally: &Tally) {
+    assert_eq!(tally.gaps, 0, "{tally:?}");
+    assert!(tally.resets * 1000 <= tally.resumed.max(1000), "{tally:?}");
+}
