@@ -19,8 +19,8 @@ use crate::api::Answer;
 use crate::api::problem::Problem;
 use crate::metrics::{Metrics, RejectReason};
 
-/// Connections that are answered at once, and no more than one for so many that are served: each is an open file.
-const ANSWERING_MAX: usize = 64;
+/// Connections that are answered at once: one for so many that are served, within these bounds. Each is an open file.
+const ANSWERING: std::ops::RangeInclusive<usize> = 8..=64;
 const SERVED_PER_ANSWERING: usize = 16;
 
 /// Time for a client to take its answer.
@@ -42,7 +42,7 @@ pub(super) struct Refusals {
 impl Refusals {
     /// For a listener that serves so many connections.
     pub(super) fn new(connections_max: usize) -> Self {
-        let slots = (connections_max / SERVED_PER_ANSWERING).clamp(1, ANSWERING_MAX);
+        let slots = (connections_max / SERVED_PER_ANSWERING).clamp(*ANSWERING.start(), *ANSWERING.end());
         Self { slots: Arc::new(Semaphore::new(slots)) }
     }
 
