@@ -42,7 +42,8 @@ pub(super) struct Refusals {
 impl Refusals {
     /// For a listener that serves so many connections.
     pub(super) fn new(connections_max: usize) -> Self {
-        let slots = (connections_max / SERVED_PER_ANSWERING).clamp(*ANSWERING.start(), *ANSWERING.end());
+        let slots =
+            (connections_max / SERVED_PER_ANSWERING).clamp(*ANSWERING.start(), *ANSWERING.end());
         Self { slots: Arc::new(Semaphore::new(slots)) }
     }
 
