@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
-use tickcast_protocol::{Mode, Publication, Rate, ResetReason, ServerMessage, Since, Topic};
+use tickcast_protocol::{Mode, Publication, Rate, ResetReason, ServerMessage, Topic};
 
 use crate::hub::Hub;
 use crate::inbox::{Item, LocalTopic};
@@ -22,7 +22,7 @@ use crate::log::TopicLog;
 use crate::options::TopicOptions;
 use crate::wheel::Wheel;
 
-use commands::{Ack, numbers_of};
+use commands::{Ack, Start, numbers_of};
 pub use counters::{Counters, Gaps};
 pub use flush::{Committed, Plan};
 
@@ -186,8 +186,8 @@ pub struct Fanout {
     /// Ordered by connection, so that each finds its own.
     acks: BTreeMap<u64, Ack>,
     next_ack: u32,
-    /// The `since` of subscriptions that are not acknowledged yet.
-    starting: HashMap<u32, Option<Since>, ahash::RandomState>,
+    /// Where subscriptions begin that are not acknowledged yet.
+    starting: HashMap<u32, Start, ahash::RandomState>,
     next_generation: u32,
     /// Topics whose mirror is to be cut to the hub's log when nobody waits to be flushed.
     long: Vec<LocalTopic>,

@@ -5,6 +5,7 @@
 //! at one instant and then every later publication, so a snapshot misses nothing and repeats nothing.
 
 mod counters;
+mod look;
 mod pending;
 
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ use tickcast_protocol::{Position, Publication, Topic};
 
 use self::counters::AtomicCounters;
 pub use self::counters::HubStats;
+use self::look::Look;
 use self::pending::Pending;
 use crate::inbox::{Inbox, Item, LocalTopic};
 use crate::job::{Job, State};
@@ -75,6 +77,7 @@ struct Live {
     pending: Pending,
     repair: Repair,
     is_loading_history: bool,
+    look: Look,
     interest: Interest,
 }
 

@@ -28,6 +28,11 @@ pub enum Job {
         /// The topic.
         topic: Topic,
     },
+    /// A client has seen more than the log: read the position, then [`Hub::position_read`](crate::Hub::position_read).
+    Position {
+        /// The topic.
+        topic: Topic,
+    },
     /// The last subscriber went: after the grace period, [`Hub::close_if_idle`](crate::Hub::close_if_idle).
     Idle {
         /// The topic.

@@ -19,6 +19,10 @@ pub struct TopicLog {
     floor: u64,
     keeps_value: bool,
     complete: bool,
+    /// The furthest offset that a look at the broker has found: what lies between the last one and this is under way.
+    known: u64,
+    /// The number of that look.
+    look: u64,
     entries: VecDeque<Entry>,
     bytes: usize,
 }
@@ -52,6 +56,8 @@ impl TopicLog {
             floor: position.offset,
             keeps_value,
             complete: position.offset == 0,
+            known: position.offset,
+            look: 0,
             entries: VecDeque::new(),
             bytes: 0,
         }
@@ -80,6 +86,21 @@ impl TopicLog {
     /// Says that the broker retains nothing that lies before this log.
     pub fn set_complete(&mut self) {
         self.complete = true;
+    }
+
+    /// The furthest offset that is known to exist; it may lie beyond what has come so far.
+    pub fn known(&self) -> u64 {
+        self.known.max(self.last)
+    }
+
+    /// The number of the last look at the broker's position.
+    pub fn look(&self) -> u64 {
+        self.look
+    }
+
+    /// The look with this number has found that the topic stands at `offset`.
+    pub fn looked(&mut self, look: u64, offset: u64) {
+        (self.look, self.known) = (look, self.known.max(offset));
     }
 
     /// Bytes of the publications kept.

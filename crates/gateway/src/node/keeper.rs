@@ -40,6 +40,7 @@ enum Purpose {
     Open,
     Repair(u64),
     History,
+    Position,
 }
 
 /// The reads of one topic: one under way, and those that follow. The hub asks for one of each kind at most.
@@ -92,6 +93,7 @@ impl Keeper {
                     Job::Open { topic } => self.read(topic, Purpose::Open),
                     Job::Repair { topic, after } => self.read(topic, Purpose::Repair(after)),
                     Job::History { topic } => self.read(topic, Purpose::History),
+                    Job::Position { topic } => self.read(topic, Purpose::Position),
                     Job::Idle { topic } => self.idle.push_back((Instant::now() + GRACE, topic)),
                 }
             }
@@ -187,7 +189,7 @@ async fn read(
         subscribed.inspect_err(|_unavailable| failed(BrokerCall::Subscribe))?;
     }
     let history = match purpose {
-        Purpose::Open => HistoryRequest::None,
+        Purpose::Open | Purpose::Position => HistoryRequest::None,
         Purpose::Repair(after) => HistoryRequest::After(after),
         Purpose::History => HistoryRequest::After(0),
     };
@@ -216,6 +218,7 @@ fn bring_back(hub: &Hub, topic: &Topic, purpose: Purpose, state: TopicState) {
         Purpose::Open => hub.opened(topic, state),
         Purpose::Repair(_) => hub.repaired(topic, state),
         Purpose::History => hub.history_loaded(topic, state),
+        Purpose::Position => hub.position_read(topic, state.position),
     }
 }
 

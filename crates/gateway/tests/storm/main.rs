@@ -23,8 +23,10 @@ mod redis;
 
 mod scene;
 
+mod admission;
 mod chaos;
 mod crowd;
 mod drain;
 mod machine;
 mod network;
+mod programs;

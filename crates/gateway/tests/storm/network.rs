@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Load, Manner, alone};
+use crate::harness::{Load, Manner, Node, alone};
 use crate::process::{PATIENCE, until};
 use crate::proxy::{Direction, Flow, Proxy, Way};
+use crate::redis::Redis;
 use crate::scene::{Scene, expect_unbroken};
 
 /// Publishers are at work, but these clients hear little, so that it is for pings to find who is not there any more.
@@ -94,4 +95,29 @@ fn clients_hear_that_there_is_no_more_to_hear() {
 fn the_node_hears_that_clients_have_no_more_to_say() {
     let _turn = alone();
     half_closed(Direction::ToServer);
+}
+
+#[test]
+fn clients_know_more_than_the_node_they_come_to() {
+    let _turn = alone();
+    let load = Load { clients: 100, topics: 10, interests: 3, per_second: 200 };
+    let redis = Redis::start(&[]);
+    let far = Proxy::start(redis.address(), 1);
+    let nodes = vec![Node::start(&redis.url(), &[]), Node::start(&far.url(), &[])];
+    // One node hears of everything this much later than the other.
+    let latency = Duration::from_millis(60);
+    far.set_both(Way { latency, ..Way::default() });
+    let mut scene = Scene::on(redis, nodes, load, &[]);
+    scene.add(load, Manner { away: (0, 5), away_max: 5, ..Manner::HASTY });
+    let rounds = 20;
+    for round in 1..=rounds {
+        scene.fleets[0].hang_up();
+        until("back", PATIENCE, || {
+            let back = scene.fleets[0].sum(|notes| notes.absences.len() as u64);
+            back == round * load.clients as u64
+        });
+    }
+    let tally = scene.finish();
+    expect_unbroken(&tally);
+    assert_eq!(tally.resumed, rounds * (load.clients * load.interests) as u64, "{tally:?}");
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::harness::{
     Fleet, Interests, Load, Manner, Node, Notes, Publishers, Sent, World, finish, publish_batch,
 };
@@ -18,6 +20,9 @@ const QUIET_TOPICS: usize = 20;
 
 /// Who publishes to them.
 const QUIET_PUBLISHER: usize = 1_000;
+
+/// Open files that the largest of these tests needs in one process.
+const FILES_MIN: u64 = 16_000;
 
 /// How long it is waited for everybody to reach the same places.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -43,6 +48,7 @@ pub(crate) struct Scene {
 impl Scene {
     /// So many nodes, and publishers. No clients yet.
     pub(crate) fn new(count: usize, load: Load, settings: &[(&'static str, &str)]) -> Self {
+        allow_open_files();
         let redis = Redis::start(&[]);
         let broker = redis.url();
         Self::behind(&broker, redis, count, load, settings)
@@ -194,6 +200,16 @@ impl Scene {
     }
 }
 
+/// Raises the limit on open files as far as it may be: ten thousand clients have as many sockets in this process, and
+/// half of them a second one when all are sent away at once.
+fn allow_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    setrlimit(Resource::Nofile, raised).expect("up to the hard limit it may be raised");
+    let is_enough = limits.maximum.is_none_or(|most| most >= FILES_MIN);
+    assert!(is_enough, "the hard limit on open files is {limits:?}; raise it to {FILES_MIN}");
+}
+
 /// Durations, sorted.
 #[derive(Debug)]
 pub(crate) struct Ages(Vec<Duration>);
@@ -222,11 +238,7 @@ impl std::fmt::Display for Ages {
     }
 }
 
-/// No gap for clients that resume, and hardly a reset.
-///
-/// A client that changes nodes may resume with an offset that its new node has not heard of yet, since pub/sub reaches
-/// one node a moment before another. That node then says `reset` although nothing was lost.
+/// Neither a gap nor a reset for clients that resume, whichever node they come to.
 pub(crate) fn expect_unbroken(tally: &Tally) {
-    assert_eq!(tally.gaps, 0, "{tally:?}");
-    assert!(tally.resets * 1000 <= tally.resumed.max(1000), "{tally:?}");
+    assert_eq!((tally.resets, tally.gaps), (0, 0), "{tally:?}");
 }

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use tickcast_protocol::{
-    ErrorCode, Id, Mode, Rate, Rejection, ServerMessage, Since, SubscribeItem, Subscribed, Topic,
+    AckPosition, ErrorCode, Id, Mode, Rate, Rejection, ServerMessage, Since, SubscribeItem,
+    Subscribed, Topic,
 };
 
 use super::{
@@ -23,6 +24,14 @@ pub(super) fn numbers_of(connection: ConnectionId) -> RangeInclusive<u64> {
     first..=first | u64::from(u32::MAX)
 }
 
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    since: Option<Since>,
+    /// The look at the broker's position that decides, if `since` lies beyond the log.
+    look: Option<u64>,
+}
+
 /// A subscribe command that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Ack {
@@ -32,6 +41,17 @@ pub(super) struct Ack {
     items: Vec<Result<Topic, Rejection>>,
     /// Topics that are not settled; each has this command in its list.
     waiting: usize,
+}
+
+/// What a subscription waits for before it can be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// The topic is being opened.
+    Log,
+    /// What the broker retains from before the log.
+    History,
+    /// The broker's word on an offset beyond the log: another node may have been quicker.
+    Position,
 }
 
 impl Fanout {
@@ -86,8 +106,11 @@ impl Fanout {
     ) -> usize {
         let mut waiting = 0;
         for topic in items.iter().flatten() {
-            if !self.is_settled(connection, topic) && self.wait_for(topic, number) {
+            if let Some((index, need)) = self.need(connection, topic)
+                && self.wait_for(topic, number)
+            {
                 waiting += 1;
+                self.ask(index, need);
             }
         }
         waiting
@@ -105,12 +128,27 @@ impl Fanout {
             state.acks.retain(|number| self.acks.contains_key(number));
         }
         state.acks.push(number);
-        if state.log.is_some() {
-            // The log is there, but some `since` lies before it.
-            let local = LocalTopic { index, generation: state.generation };
-            self.hub.want_history(topic, self.worker, local);
-        }
         true
+    }
+
+    /// Asks the hub for what a subscription waits for. The answer is a new log.
+    fn ask(&mut self, index: u32, need: Need) {
+        let topic = self.subscriptions[index as usize].topic;
+        let state = &self.topics[topic as usize];
+        match need {
+            Need::Log => {} // It was asked for when the worker joined the topic.
+            Need::History => {
+                let local = LocalTopic { index: topic, generation: state.generation };
+                self.hub.want_history(&state.name, self.worker, local);
+            }
+            Need::Position => {
+                if let Some(start) = self.starting.get_mut(&index)
+                    && start.look.is_none()
+                {
+                    start.look = self.hub.want_position(&state.name);
+                }
+            }
+        }
     }
 
     /// Makes the subscription, or changes the one that is there.
@@ -165,7 +203,7 @@ impl Fanout {
         state.subscriptions.push(index);
         owner.first = index;
         owner.subscriptions += 1;
-        self.starting.insert(index, item.since);
+        self.starting.insert(index, Start { since: item.since, look: None });
     }
 
     fn local_topic(&mut self, name: &Topic) -> u32 {
@@ -205,18 +243,29 @@ impl Fanout {
         None
     }
 
-    /// Whether the subscription can be acknowledged: it is already, or the log reaches back as far as it needs.
-    fn is_settled(&self, connection: ConnectionId, topic: &Topic) -> bool {
-        let Some(index) = self.find(connection, topic) else { return true };
+    /// The subscription that cannot be acknowledged yet, and what it waits for; none if it is already, or can be.
+    fn need(&self, connection: ConnectionId, topic: &Topic) -> Option<(u32, Need)> {
+        let index = self.find(connection, topic)?;
         let subscription = &self.subscriptions[index as usize];
         if !subscription.flags.has(Flags::PENDING) {
-            return true;
+            return None;
+        }
+        let Some(log) = &self.topics[subscription.topic as usize].log else {
+            return Some((index, Need::Log));
+        };
+        let start = self.starting.get(&index)?;
+        let since = start.since.filter(|since| since.epoch == Some(log.epoch()))?;
+        if since.offset > log.known() {
+            let is_decided = start.look.is_some_and(|look| log.look() >= look);
+            return (!is_decided).then_some((index, Need::Position));
         }
         // The newest publication is all that mode `latest` needs, wherever it left off.
-        let since = self.starting.get(&index).copied().flatten();
-        let since = since.filter(|_| subscription.mode == Mode::All);
-        let log = self.topics[subscription.topic as usize].log.as_ref();
-        log.is_some_and(|log| !needs_history(log, since))
+        let is_older = since.offset < log.floor() && !log.is_complete();
+        (is_older && subscription.mode == Mode::All).then_some((index, Need::History))
+    }
+
+    fn is_settled(&self, connection: ConnectionId, topic: &Topic) -> bool {
+        self.need(connection, topic).is_none()
     }
 
     /// A topic has a new log: acknowledgements that waited for it may be complete.
@@ -225,20 +274,24 @@ impl Fanout {
         if state.acks.is_empty() {
             return;
         }
-        let (name, local) =
-            (state.name.clone(), LocalTopic { index: topic, generation: state.generation });
-        let mut still_waiting = Vec::new();
+        let name = state.name.clone();
+        let (mut still_waiting, mut needs_history) = (Vec::new(), None);
         for number in std::mem::take(&mut state.acks) {
             let Some(ack) = self.acks.get(&number) else { continue };
-            if self.is_settled(ack.connection, &name) {
+            let Some((index, need)) = self.need(ack.connection, &name) else {
                 self.settle_one(number, replies);
+                continue;
+            };
+            still_waiting.push(number);
+            if need == Need::History {
+                needs_history = Some(index);
             } else {
-                still_waiting.push(number);
+                self.ask(index, need);
             }
         }
-        if !still_waiting.is_empty() {
-            // The log has come, but some `since` lies before it.
-            self.hub.want_history(&name, self.worker, local);
+        if let Some(index) = needs_history {
+            // Once for all of them: the answer is a whole log.
+            self.ask(index, Need::History);
         }
         if let Some(state) = self.topics.get_mut(topic as usize) {
             state.acks.append(&mut still_waiting);
@@ -326,7 +379,7 @@ impl Fanout {
             return Err(rejection(&topic, ErrorCode::Unavailable));
         };
         let subscription = &mut self.subscriptions[index as usize];
-        if let Some(since) = self.starting.remove(&index) {
+        if let Some(Start { since, .. }) = self.starting.remove(&index) {
             place(subscription, log, since);
             let has_gap = subscription.flags.has(Flags::EXPIRED) && subscription.mode == Mode::All;
             let counters = &mut self.counters;
@@ -344,7 +397,10 @@ impl Fanout {
             }
         }
         let max_rate = Rate::from_interval_ms(subscription.interval_ms);
-        let (mode, position) = (subscription.mode, log.position().into());
+        let mode = subscription.mode;
+        // What the client has seen exists, although this node has yet to hear of it.
+        let offset = log.last().max(subscription.cursor);
+        let position = AckPosition { epoch: log.epoch(), offset };
         Ok((Subscribed { topic, position, mode, max_rate }, index))
     }
 
@@ -421,7 +477,7 @@ fn place(subscription: &mut Subscription, log: &TopicLog, since: Option<Since>) 
     if since.epoch != Some(log.epoch()) {
         subscription.flags.set(Flags::RESET_EPOCH);
         subscription.cursor = fresh_start;
-    } else if since.offset > log.last() {
+    } else if since.offset > log.known() {
         subscription.flags.set(Flags::RESET_AHEAD);
         subscription.cursor = fresh_start;
     } else {
@@ -430,12 +486,6 @@ fn place(subscription: &mut Subscription, log: &TopicLog, since: Option<Since>) 
             subscription.flags.set(Flags::EXPIRED);
         }
     }
-}
-
-/// Whether a `since` needs what the broker retains from before the log.
-fn needs_history(log: &TopicLog, since: Option<Since>) -> bool {
-    since.is_some_and(|since| since.epoch == Some(log.epoch()) && since.offset < log.floor())
-        && !log.is_complete()
 }
 
 /// The options in effect: a rate makes sense in mode `latest` only, and the topic's own bound holds there always.

@@ -109,7 +109,7 @@ impl Broker {
     pub(crate) fn read(&mut self, job: &Job) -> Option<State> {
         let history = self.history;
         let (topic, after) = match job {
-            Job::Open { topic } => (topic, None),
+            Job::Open { topic } | Job::Position { topic } => (topic, None),
             Job::Repair { topic, after } => (topic, Some(*after)),
             Job::History { topic } => (topic, Some(0)),
             Job::Idle { .. } => return None,

@@ -118,6 +118,7 @@ impl Task {
             Job::Open { topic }
             | Job::Repair { topic, .. }
             | Job::History { topic }
+            | Job::Position { topic }
             | Job::Idle { topic } => topic,
         }
     }
@@ -337,6 +338,7 @@ impl Rig {
             Job::Open { topic } => format!("open {topic}"),
             Job::Repair { topic, after } => format!("repair {topic} after {after}"),
             Job::History { topic } => format!("history {topic}"),
+            Job::Position { topic } => format!("position {topic}"),
             Job::Idle { topic } => format!("idle {topic}"),
         };
         self.tasks.iter().map(describe).collect()
@@ -359,6 +361,9 @@ impl Rig {
             (Job::Open { topic }, Some(state)) => self.hub.opened(topic, state),
             (Job::Repair { topic, .. }, Some(state)) => self.hub.repaired(topic, state),
             (Job::History { topic }, Some(state)) => self.hub.history_loaded(topic, state),
+            (Job::Position { topic }, Some(state)) => {
+                self.hub.position_read(topic, state.position);
+            }
             (_, None) => {
                 task.read = self.broker.read(&task.job);
                 self.tasks.insert(index, task);

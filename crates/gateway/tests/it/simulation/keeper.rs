@@ -29,6 +29,7 @@ enum Purpose {
     Open,
     Repair(u64),
     History,
+    Position,
 }
 
 /// What a read waits for.
@@ -87,6 +88,9 @@ impl Node {
                     self.read(time, network, name(&topic), Purpose::Repair(after));
                 }
                 Job::History { topic } => self.read(time, network, name(&topic), Purpose::History),
+                Job::Position { topic } => {
+                    self.read(time, network, name(&topic), Purpose::Position);
+                }
                 Job::Idle { topic } => {
                     self.keeper.idle.push_back((time.now + GRACE, name(&topic)));
                     time.after(GRACE, Event::GraceEnds);
@@ -170,7 +174,7 @@ impl Node {
         (reads.wait, reads.waits) = (time.number(), Waits::Answer);
         let wait = reads.wait;
         let after = match reads.purpose {
-            Purpose::Open => None,
+            Purpose::Open | Purpose::Position => None,
             Purpose::Repair(after) => Some(after),
             Purpose::History => Some(0),
         };
@@ -244,6 +248,7 @@ impl Node {
             Purpose::Open => self.hub.opened(topic, state),
             Purpose::Repair(_) => self.hub.repaired(topic, state),
             Purpose::History => self.hub.history_loaded(topic, state),
+            Purpose::Position => self.hub.position_read(topic, state.position),
         }
         self.read_is_over(time, network, name);
     }

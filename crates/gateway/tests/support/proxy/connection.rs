@@ -219,6 +219,10 @@ impl<'a> Writer<'a> {
             self.has_lost = true;
             return Ok(false);
         }
+        if self.has_lost {
+            // The way was opened while this one waited: what comes behind a loss must not be taken for the next.
+            return Err(Broken);
+        }
         match item {
             Item::Failure => return Err(Broken),
             _ if self.is_closed => {}

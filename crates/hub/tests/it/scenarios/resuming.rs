@@ -1,6 +1,11 @@
 //! `since`: a client that comes back gets exactly what it missed, or hears what it does not get.
 
-use crate::rig::Setup;
+use std::sync::Arc;
+
+use tickcast_protocol::Publication;
+
+use crate::broker::Flip;
+use crate::rig::{ClientId, Rig, Setup};
 
 /// One client that resumes a topic of 10 publications, of which the broker retains the last 6.
 struct Resume {
@@ -206,4 +211,85 @@ fn mode_latest_needs_no_history() {
     frames.sort();
     let acks = ["ok 1: t@a/5 all u@a/0 all", "ok 2: t@a/5 all"];
     assert_eq!(frames, [acks[0], acks[1], "t 2", "t 3", "t 4", "t 5"]);
+}
+
+/// A client that is live, and one that has seen more than this node: publication 6, which is still on its way here.
+fn behind(mode: &str) -> (Rig, [ClientId; 2], Arc<Publication>) {
+    let mut rig = Setup::default().build();
+    rig.publish("t", 5);
+    let [live, ahead] = [rig.attach(), rig.attach()];
+    rig.subscribe(live, 1, r#""t""#);
+    rig.expect(live, &["ok 1: t@a/5 all", "t 5"]);
+    let sixth = rig.withhold("t");
+    let since = r#""since":{"epoch":"a","offset":6}"#;
+    rig.subscribe(ahead, 2, &format!(r#"{{"topic":"t","mode":"{mode}",{since}}}"#));
+    rig.turns();
+    assert_eq!(rig.frames(ahead), [""; 0], "only the broker knows");
+    (rig, [live, ahead], sixth)
+}
+
+#[test]
+fn a_client_may_know_more_than_its_node() {
+    for mode in ["all", "latest"] {
+        let (mut rig, [live, ahead], sixth) = behind(mode);
+        assert_eq!(rig.jobs(), ["position t"]);
+        rig.run_job("position t");
+        rig.expect(ahead, &[&format!("ok 2: t@a/6 {mode}")]);
+        rig.hub.deliver(sixth);
+        rig.expect(live, &["t 6"]);
+        rig.publish("t", 1);
+        rig.expect(live, &["t 7"]);
+        rig.expect(ahead, &["t 7"]);
+        let counters = rig.counters();
+        assert_eq!((counters.resumes_complete, counters.resumes_reset), (1, 0));
+    }
+}
+
+#[test]
+fn what_a_client_knows_may_come_before_the_broker_has_answered() {
+    let (mut rig, [live, ahead], sixth) = behind("all");
+    rig.hub.deliver(sixth);
+    rig.publish("t", 1);
+    rig.expect(live, &["t 6", "t 7"]);
+    rig.settle();
+    rig.expect(ahead, &["ok 2: t@a/7 all", "t 7"]);
+}
+
+#[test]
+fn a_look_that_began_too_early_does_not_decide() {
+    let (mut rig, [_, ahead], sixth) = behind("all");
+    // The broker has been read; the answer is not here yet.
+    rig.collect();
+    rig.step(0);
+    rig.withhold("t");
+    let later = rig.attach();
+    rig.subscribe(later, 3, r#"{"topic":"t","since":{"epoch":"a","offset":7}}"#);
+    rig.turns();
+    rig.step(0);
+    rig.turns();
+    assert_eq!(rig.frames(ahead), ["ok 2: t@a/6 all"]);
+    assert_eq!(rig.frames(later), [""; 0], "the look was made before it asked");
+    rig.run_job("position t");
+    rig.expect(later, &["ok 3: t@a/7 all"]);
+    assert_eq!(rig.jobs(), [""; 0]);
+    drop(sixth);
+}
+
+#[test]
+fn nobody_waits_for_a_broker_that_is_away() {
+    let (mut rig, [_, ahead], _sixth) = behind("all");
+    rig.pass(1000);
+    assert_eq!(rig.frames(ahead), ["ok 2: !t unavailable"]);
+    // Asked again, it waits for the same look.
+    rig.subscribe(ahead, 4, r#"{"topic":"t","since":{"epoch":"a","offset":6}}"#);
+    rig.settle();
+    rig.expect(ahead, &["ok 4: t@a/6 all"]);
+}
+
+#[test]
+fn an_epoch_that_has_changed_meanwhile_is_a_reset() {
+    let (mut rig, [_, ahead], _sixth) = behind("all");
+    rig.flip("t", Flip::Fence);
+    rig.settle();
+    rig.expect(ahead, &["ok 2: t@b/6 all", "reset t@b/6 unknown_epoch", "t 6"]);
 }
