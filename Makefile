@@ -2,15 +2,19 @@
 
 BIN := target/release
 
-.PHONY: run cluster test check bench docs simulate chaos setup fmt
+.PHONY: run cluster cluster-test test check bench docs simulate chaos setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
 	cargo run --release
 
-## cluster: three nodes and a Redis on this machine, to see what a cluster does; Ctrl-C ends it
+## cluster: HAProxy, three nodes, Redis and Prometheus on this machine, with the files of deploy/; Ctrl-C ends it
 cluster:
 	@scripts/cluster
+
+## cluster-test: that cluster while nodes are killed and drained and Redis goes away; part of `make test`
+cluster-test: setup
+	cargo test -p tickcast --test cluster -- deploy::
 
 ## test: install what the tests need, then run all of them
 test: setup

@@ -1,9 +1,10 @@
-//! The admin listener: metrics and health, on a port of its own.
+//! The admin listener: metrics, health, and what an operator does to a node, on a port of its own.
 //!
 //! It runs on the main runtime, so a worker that is busy does not delay it. A request has one connection and one answer,
 //! within a time bound: whatever connects here (a scraper, a probe, something lost) can neither hold a place for long
 //! nor take more of them than there are.
 
+mod actions;
 mod door;
 mod health;
 mod spare;
@@ -47,9 +48,6 @@ const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause after an accept that failed, for example because all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Every route here is only read.
-const METHODS: &str = "GET, HEAD";
 
 /// What the routes of an operator begin with. The others are open to whoever reaches the listener.
 const ADMIN: &str = "/admin/";
@@ -114,17 +112,25 @@ async fn answer(node: &Arc<Node>, request: &Request<Incoming>) -> Answer {
     {
         return problem.into_response();
     }
-    if !matches!(path, "/metrics" | "/livez" | "/readyz") {
-        return not_found();
-    }
-    if method != Method::GET && method != Method::HEAD {
-        return Problem::method_not_allowed(METHODS).into_response();
+    let is_action = match path {
+        "/metrics" | "/livez" | "/readyz" | "/admin/status" => false,
+        "/admin/drain" | "/admin/reload" => true,
+        _ => return not_found(),
+    };
+    let (is_right, allowed) = match is_action {
+        true => (method == Method::POST, "POST"),
+        false => (method == Method::GET || method == Method::HEAD, "GET, HEAD"),
+    };
+    if !is_right {
+        return Problem::method_not_allowed(allowed).into_response();
     }
     match path {
         "/metrics" => metrics(Arc::clone(node)).await,
+        "/livez" => health::alive(node),
         "/readyz" => ready(node, uri.query()),
-        // Alive is whoever answers. That a broker is down is no reason to restart a node.
-        _ => json(StatusCode::OK, r#"{"status":"ok"}"#.into()),
+        "/admin/drain" => actions::drain(node),
+        "/admin/reload" => actions::reload(node).await,
+        _ => actions::status(node),
     }
 }
 
@@ -168,7 +174,7 @@ fn ready(node: &Node, query: Option<&str>) -> Answer {
 
 /// Shorter than on the public listener, whose routes its hint names.
 fn not_found() -> Answer {
-    let text = r#"{"status":404,"code":"not_found","hint":"The routes here are /metrics, /livez and /readyz."}"#;
+    let text = r#"{"status":404,"code":"not_found","hint":"The routes here are /metrics, /livez, /readyz, /admin/status, /admin/drain and /admin/reload."}"#;
     with_body(StatusCode::NOT_FOUND, "application/problem+json", text.into())
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod access;
 mod check;
 mod list;
 mod live;
+mod network;
 mod redis;
 mod reference;
 mod reload;
@@ -31,6 +32,7 @@ use toml::{Table, Value};
 
 pub use access::{AccessKey, KeyHash, KeyName, Right, Rights, SubscribeRule};
 pub(crate) use live::Live;
+pub use network::{Network, NetworkError, ProxyProtocol};
 pub use reference::reference_markdown;
 pub use reload::{Change, Inputs};
 pub use report::{ConfigErrors, Origin, Problem, Warning};
@@ -91,6 +93,14 @@ section! {
     /// Connections per second that are let in, each with its handshake and its subscriptions; 0 means 2,000 per worker.
     /// When many come at once they wait their turn in the order in which they came, so that the clients which are already there notice nothing.
     accept_rate: usize = 0, in 0..=1_000_000;
+
+    /// Whether a proxy in front begins each connection to `server.listen` with the header of the PROXY protocol, version 2, that says whose it is: `off` or `required`.
+    /// With `required`, connections from addresses that are not in `server.trusted_proxies` are closed, and so are those without a good header within 2 s.
+    proxy_protocol: ProxyProtocol = ProxyProtocol::Off;
+
+    /// Addresses and networks of the proxies in front, such as `["10.0.0.0/8", "::1"]`: they alone are believed about who their clients are.
+    /// Without the PROXY protocol they say it with `X-Forwarded-For`; the last address in it that is not in this list is the client's.
+    trusted_proxies: Vec<Network> = Vec::new();
 
     /// Allows `server.listen` on an address that is not loopback without keys, although anyone who can reach it may publish.
     /// Set it when a firewall or a proxy in front decides who gets through.

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod demo;
 pub mod logging;
 pub mod rlimit;
+pub mod systemd;
 
 mod access;
 mod admin;

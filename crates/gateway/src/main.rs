@@ -9,7 +9,7 @@ use clap::Parser;
 use tickcast::cli::{self, Cli, Command};
 use tickcast::config::{Config, Flags, Inputs};
 use tickcast::demo::{Feed, Welcome, program};
-use tickcast::{logging, rlimit, server::Server};
+use tickcast::{logging, rlimit, server::Server, systemd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The command line or the configuration is wrong.
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         Command::Pub(args) => args.run(),
         Command::Sub(args) => args.run(),
         Command::Doctor(args) => args.run(),
+        Command::Health(args) => args.run(),
+        Command::Drain(args) => args.run(),
         Command::Key(args) => args.run(),
     }
 }
@@ -91,6 +93,11 @@ async fn serve(config: Config, inputs: Inputs, dev: Option<Option<Feed>>) -> Exi
             tracing::info!(%listen, %admin, %broker, version = env!("CARGO_PKG_VERSION"), "serving");
         }
     }
+    systemd::ready(&format!(
+        "serving on {}, admin on {}",
+        server.address(),
+        server.admin_address()
+    ));
     let mut asked = pin!(server.asked_to_end());
     let has_failed = loop {
         tokio::select! {

@@ -97,6 +97,8 @@ label_values! {
         Queue => "queue",
         /// It waited when the node began to drain.
         Draining => "draining",
+        /// It did not come through a trusted proxy with a header of the PROXY protocol, which is required.
+        Proxy => "proxy",
     }
 }
 
@@ -212,6 +214,11 @@ impl Metrics {
     pub(crate) fn new(workers: Vec<Arc<WorkerCell>>, inboxes: Vec<Arc<Inbox>>) -> Self {
         let (events, is_broker_up) = (Events::default(), AtomicBool::new(false));
         Self { workers, inboxes, events, is_broker_up, started: Instant::now() }
+    }
+
+    /// WebSocket connections open now, as of each worker's last turn.
+    pub(crate) fn websocket_connections(&self) -> u64 {
+        self.workers.iter().map(|cell| cell.get().connections).sum()
     }
 
     pub(crate) fn is_broker_up(&self) -> bool {

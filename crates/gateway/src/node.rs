@@ -5,6 +5,7 @@
 
 pub(crate) mod keeper;
 pub(crate) mod life;
+pub(crate) mod pulse;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::config::{Config, Live};
 use crate::metrics::{BrokerCall, Metrics};
 use crate::server::{Connections, Reloader};
 use life::{Life, Stage};
+use pulse::Pulse;
 
 /// Longest time a publisher or a reader waits for the broker.
 pub(crate) const BROKER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,6 +55,7 @@ pub(crate) struct Node {
     /// Cancelled when a part of the node has ended that must not: the node is good for nothing any more.
     pub(crate) failed: CancellationToken,
     pub(crate) life: Life,
+    pub(crate) pulse: Pulse,
 }
 
 impl Node {
@@ -114,6 +117,13 @@ impl Node {
     /// Whether new subscribers are welcome: they are while only the broker is down.
     pub(crate) fn is_ready_for_subscribe(&self) -> bool {
         !self.is_leaving() && !self.failed.is_cancelled() && !self.connections.is_out_of_files()
+    }
+
+    /// Open connections on the public listener now: those that serve requests or are in their handshake, and WebSockets.
+    pub(crate) fn open_connections(&self) -> (u64, u64) {
+        let websocket = self.metrics.websocket_connections();
+        // The workers' numbers are those of their last turn, so the difference may be off for a moment.
+        ((self.connections.open() as u64).saturating_sub(websocket), websocket)
     }
 
     /// Whether the node has begun to go: it is not ready any more, and may serve still.

@@ -19,6 +19,7 @@ use crate::api::problem::Problem;
 use crate::api::upload::Upload;
 use crate::api::{Answer, batch, health, publish, topic, websocket};
 use crate::node::Node;
+use crate::server::Peer;
 use crate::worker::{Context, Opening};
 
 /// The rest of the path is the topic.
@@ -97,16 +98,17 @@ fn allowed_methods(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Answers a request.
-pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>) -> Answer {
+/// Answers a request, which came through a connection of `peer`.
+pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>, peer: Peer) -> Answer {
     let started = Instant::now();
     let node = &context.node;
     let method = request.method().clone();
     let route = Route::of(&method, request.uri().path());
     let grant = Grant::of(&node.config().cors.origins, request.headers());
+    let client = peer.of_request(&node.config(), request.headers());
 
     let mut answer = if route == Route::WebSocket && method == Method::GET {
-        upgrade(&context, request).unwrap_or_else(Problem::into_response)
+        upgrade(&context, request, client).unwrap_or_else(Problem::into_response)
     } else {
         let (parts, body) = request.into_parts();
         let mut upload = Upload::new(body);
@@ -125,18 +127,26 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>) -> 
             close(answer.headers_mut());
         }
     }
-    node.metrics.observe_request(route, &method, answer.status(), started.elapsed());
+    let status = answer.status();
+    if matches!(status.as_u16(), 401 | 403 | 429) {
+        tracing::debug!(%client, route = route.as_str(), status = status.as_u16(), "a request was refused");
+    }
+    node.metrics.observe_request(route, &method, status, started.elapsed());
     answer
 }
 
 /// Hands a WebSocket over to the worker, with the subscriptions of its URL.
-fn upgrade(context: &Rc<Context>, request: Request<Incoming>) -> Result<Answer, Problem> {
+fn upgrade(
+    context: &Rc<Context>,
+    request: Request<Incoming>,
+    client: Peer,
+) -> Result<Answer, Problem> {
     let config = context.node.config();
     websocket::check_origin(&config.access.origins, request.headers())?;
     let topics_max = config.limits.subscriptions_per_connection;
     let who = access::of_handshake(&context.node, request.headers())?;
     let topics = websocket::read_subscriptions(request.uri().query(), topics_max)?;
-    context.upgrade(request, Opening { topics, who })
+    context.upgrade(request, Opening { topics, who, client })
 }
 
 async fn dispatch(

@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod drain;
 mod peer;
+pub(crate) mod proxy_protocol;
 mod refusal;
 mod reload;
 
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::accept::Accepted;
 pub(crate) use self::admission::{Connections, waiting_max};
+pub(crate) use self::peer::Peer;
 pub(crate) use self::reload::Reloader;
 pub use self::reload::{ReloadError, Reloaded};
 use crate::access::Access;
@@ -32,9 +34,10 @@ use crate::demo::Feed;
 use crate::metrics::{Metrics, WorkerCell};
 use crate::node::keeper::Keeper;
 use crate::node::life::{Life, Stage};
+use crate::node::pulse::Pulse;
 use crate::node::{Intake, Item, Node, Rules};
 use crate::worker::{self, ACCEPTED_MAX};
-use crate::{admin, broker};
+use crate::{admin, broker, systemd};
 
 /// How often the hub looks at ages. What is too old stays in memory for so long at most, never for a reader.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -147,6 +150,9 @@ impl Server {
         tasks.spawn(accept::run(public, Arc::clone(&node), senders, node.life.draining().clone()));
         // Health and metrics stay readable while the node drains: this task ends with the others, after the workers.
         tasks.spawn(admin::serve(admin, Arc::clone(&node), CancellationToken::new()));
+        if let Some(interval) = systemd::watchdog_interval() {
+            tasks.spawn(systemd::feed_watchdog(Arc::clone(&node), interval));
+        }
         let haste = CancellationToken::new();
         Ok(Self { node, workers, tasks, haste, ended, address, admin_address })
     }
@@ -227,6 +233,8 @@ fn supervise(setup: worker::Setup) -> io::Result<()> {
     }
     if node.life.stage() < Stage::Draining {
         node.failed.cancel();
+    } else if result.is_ok() {
+        node.pulse.rest(index);
     }
     result
 }
@@ -275,8 +283,18 @@ fn build_node(
     let intake = Intake::new(Arc::clone(&hub), Arc::clone(&metrics), Arc::clone(&link_up));
     let failed = CancellationToken::new();
     let broker = make_broker(Arc::new(intake), Lifetime { stop: ended, failed: failed.clone() })?;
-    let (reloader, life) = (Reloader::default(), Life::default());
-    let node = Node { live, reloader, access, hub, broker, metrics, connections, failed, life };
+    let node = Node {
+        live,
+        reloader: Reloader::default(),
+        access,
+        hub,
+        broker,
+        metrics,
+        connections,
+        failed,
+        life: Life::default(),
+        pulse: Pulse::new(inboxes.len(), Instant::now()),
+    };
     let keeper = Keeper::new(&node, jobs, link_up);
     Ok((Arc::new(node), keeper))
 }

@@ -45,10 +45,11 @@ pub(crate) use self::core::Opening;
 use self::core::{PublishRequest, State};
 use self::poller::Poller;
 use crate::api::problem::Problem;
-use crate::metrics::{LATENCY_BUCKETS_MS, WorkerCell};
+use crate::config::ProxyProtocol;
+use crate::metrics::{LATENCY_BUCKETS_MS, RejectReason, WorkerCell};
 use crate::node::{Item, Node};
 use crate::router;
-use crate::server::Accepted;
+use crate::server::{Accepted, Peer, proxy_protocol};
 use crate::transport::websocket::handshake;
 
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
@@ -164,20 +165,21 @@ async fn shielded(node: &Node, work: Pin<&mut impl Future<Output = ()>>) {
 
 async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
     let Accepted { socket, peer } = accepted;
-    let socket = match TcpStream::from_std(socket) {
-        Ok(socket) => TokioIo::new(socket),
+    let mut socket = match TcpStream::from_std(socket) {
+        Ok(socket) => socket,
         Err(error) => {
             return tracing::warn!(%peer, %error, "an accepted socket could not be registered");
         }
     };
+    let Some(peer) = introduced(&context.node, &mut socket, peer).await else { return };
     let is_asked = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_asked.set(true);
         let context = Rc::clone(&context);
-        async move { Ok::<_, Infallible>(answer(context, request).await) }
+        async move { Ok::<_, Infallible>(answer(context, request, peer).await) }
     });
     let http = http_builder(&context.node);
-    let connection = http.serve_connection(socket, service).with_upgrades();
+    let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
     let mut connection = pin!(connection);
     let grace = async {
         context.draining.cancelled().await;
@@ -199,13 +201,33 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
     }
 }
 
+/// Whose connection it is: its own peer, or the one that the proxy at its other end names. None if it does not say so
+/// although it must: then the connection is good for nothing.
+async fn introduced(node: &Node, socket: &mut TcpStream, peer: Peer) -> Option<Peer> {
+    if node.config().server.proxy_protocol == ProxyProtocol::Off {
+        return Some(peer);
+    }
+    match proxy_protocol::read(socket).await {
+        Ok(client) => Some(client.unwrap_or(peer)),
+        Err(error) => {
+            tracing::debug!(proxy = %peer, %error, "a connection is closed");
+            node.metrics.count_rejected(RejectReason::Proxy);
+            None
+        }
+    }
+}
+
 /// Answers a request. If that panics, the answer is 500, and nothing else on this connection.
-async fn answer(context: Rc<Context>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    context: Rc<Context>,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Response<Full<Bytes>> {
     let node = Arc::clone(&context.node);
     let handled = pin!(async move {
         #[cfg(feature = "testing")]
         faults::strike_request(&request);
-        router::handle(context, request).await
+        router::handle(context, request, peer).await
     });
     panics::catch(handled).await.unwrap_or_else(|panic| {
         note_panic(&node, &panic);

@@ -1,8 +1,11 @@
 //! Whether a node is ready, for whom, and if not, why.
 
+use hyper::StatusCode;
 use serde::Serialize;
 
+use super::{Answer, json};
 use crate::node::Node;
+use crate::node::pulse::Silent;
 
 /// What the asker wants to send here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,4 +61,13 @@ pub(super) fn report(node: &Node, purpose: Purpose) -> Report {
         broker: if is_broker_up { "up" } else { "down" },
         reasons,
     }
+}
+
+/// The answer of `/livez`: does starting the node again promise anything? A broker that is down is no reason to.
+pub(super) fn alive(node: &Node) -> Answer {
+    let Some(Silent { worker, seconds }) = node.pulse.silent() else {
+        return json(StatusCode::OK, r#"{"status":"ok"}"#.into());
+    };
+    let body = format!(r#"{{"status":"hanging","worker":{worker},"silent_seconds":{seconds}}}"#);
+    json(StatusCode::SERVICE_UNAVAILABLE, body.into())
 }

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use tickcast_broker::{MemoryBroker, MemoryLimits};
 use tickcast_hub::{Hub, HubLimits, Inbox};
@@ -9,11 +11,17 @@ use crate::access::Access;
 use crate::config::{Config, Live};
 use crate::metrics::{Metrics, WorkerCell, WorkerCounters};
 use crate::node::life::{Life, Stage};
+use crate::node::pulse::Pulse;
 use crate::node::{Intake, Rules};
 use crate::server::{Connections, Reloader};
 
 /// A node with one worker that never ran.
 fn node() -> (Arc<Node>, Arc<WorkerCell>) {
+    node_since(Instant::now())
+}
+
+/// A node that started then.
+fn node_since(started: Instant) -> (Arc<Node>, Arc<WorkerCell>) {
     let config = Config::default();
     let inboxes = vec![Arc::new(Inbox::new(64, || {}))];
     let cell = Arc::new(WorkerCell::default());
@@ -27,7 +35,9 @@ fn node() -> (Arc<Node>, Arc<WorkerCell>) {
     let connections = Arc::new(Connections::new(10));
     let failed = CancellationToken::new();
     let (reloader, life) = (Reloader::default(), Life::default());
-    let node = Node { live, reloader, access, hub, broker, metrics, connections, failed, life };
+    let pulse = Pulse::new(1, started);
+    let node =
+        Node { live, reloader, access, hub, broker, metrics, connections, failed, life, pulse };
     (Arc::new(node), cell)
 }
 
@@ -77,6 +87,21 @@ async fn a_node_is_alive_whatever_happens() {
     node.life.advance(Stage::Leaving);
     let (head, body) = admin.ask("GET /livez").await;
     assert_eq!((status(&head), body.as_str()), (200, r#"{"status":"ok"}"#));
+}
+
+#[tokio::test]
+async fn a_node_whose_worker_hangs_is_not_alive() {
+    let (node, _) = node_since(Instant::now().checked_sub(Duration::from_secs(31)).unwrap());
+    let admin = start(&node).await;
+    let (head, body) = admin.ask("GET /livez").await;
+    let report: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status(&head), &report["status"], &report["worker"]),
+        (503, &json!("hanging"), &json!(0))
+    );
+    assert!(report["silent_seconds"].as_u64().is_some_and(|seconds| seconds >= 31), "{report}");
+    node.pulse.beat(0);
+    assert_eq!(status(&admin.ask("GET /livez").await.0), 200);
 }
 
 #[tokio::test]

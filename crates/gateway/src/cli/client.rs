@@ -16,7 +16,8 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{ClientArgs, Failure};
+use super::{AdminArgs, ClientArgs, Failure};
+use crate::config::Secret;
 
 /// A TCP connection to a gateway that is there is made well within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,23 +80,31 @@ impl fmt::Display for Target {
 impl ClientArgs {
     /// The gateway, with the key that was given.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        let mut target = self.url.clone();
-        let key = self.key.as_ref().filter(|key| !key.is_empty());
-        target.bearer = key
-            .map(|key| {
-                let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal().trim()))
-                    .map_err(|_error| {
-                        Failure::Usage("--key has characters that no key has".to_owned())
-                    })?;
-                bearer.set_sensitive(true);
-                Ok(bearer)
-            })
-            .transpose()?;
-        Ok(target)
+        self.url.with_key(self.key.as_ref())
+    }
+}
+
+impl AdminArgs {
+    /// The admin listener, with the key that was given.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        self.admin_url.with_key(self.key.as_ref())
     }
 }
 
 impl Target {
+    fn with_key(&self, key: Option<&Secret>) -> Result<Self, Failure> {
+        let mut target = self.clone();
+        if let Some(key) = key.filter(|key| !key.is_empty()) {
+            let bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal().trim()));
+            let mut bearer = bearer.map_err(|_error| {
+                Failure::Usage("--key has characters that no key has".to_owned())
+            })?;
+            bearer.set_sensitive(true);
+            target.bearer = Some(bearer);
+        }
+        Ok(target)
+    }
+
     /// Opens a TCP connection.
     pub(super) async fn connect(&self) -> Result<TcpStream, ClientError> {
         // IPv6 hosts stand in brackets in a URL, and without them in a socket address.

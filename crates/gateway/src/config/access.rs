@@ -8,7 +8,7 @@ use tickcast_protocol::Topic;
 use toml::Value;
 
 use super::check::Findings;
-use super::setting::{self, Section, Setting, section};
+use super::setting::{self, Section, Setting, either, section};
 use super::{Access, Config};
 
 /// Keys at once, inline and in the file together. One takes about 300 bytes.
@@ -211,25 +211,7 @@ pub enum SubscribeRule {
     Closed,
 }
 
-impl Setting for SubscribeRule {
-    const EXPECTED: &'static str = "\"open\" or \"closed\"";
-
-    fn read(value: &Value) -> Option<Self> {
-        match value.as_str()? {
-            "open" => Some(Self::Open),
-            "closed" => Some(Self::Closed),
-            _ => None,
-        }
-    }
-
-    fn write(&self) -> Value {
-        let word = match self {
-            Self::Open => "open",
-            Self::Closed => "closed",
-        };
-        Value::String(word.to_owned())
-    }
-}
+either!(SubscribeRule: Open => "open", Closed => "closed");
 
 /// Whether a pattern of topic names, which is an exact name or the beginning of names and `*`, has this one.
 pub(crate) fn pattern_matches(pattern: &str, topic: &str) -> bool {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::report::{Problem, Warning};
 use super::setting::{Setting, duration_text};
-use super::{Config, TopicOptions, access, redis};
+use super::{Config, ProxyProtocol, TopicOptions, access, redis};
 
 /// Files that a node needs besides its connections: listeners, epoll sets, the log, the broker.
 const OPEN_FILES_RESERVE: u64 = 64;
@@ -20,6 +20,7 @@ pub(super) struct Findings {
 pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
     let mut findings = Findings::default();
     check_listeners(config, &mut findings);
+    check_proxies(config, &mut findings);
     check_open_files(config, open_files_max, &mut findings);
     check_sizes(config, &mut findings);
     check_origins("cors.origins", &config.cors.origins, &mut findings);
@@ -64,6 +65,22 @@ fn check_listeners(config: &Config, findings: &mut Findings) {
 
 pub(super) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
+}
+
+fn check_proxies(config: &Config, findings: &mut Findings) {
+    let server = &config.server;
+    if server.proxy_protocol == ProxyProtocol::Required && server.trusted_proxies.is_empty() {
+        findings.problem(
+            "server.proxy_protocol",
+            "`server.proxy_protocol` = \"required\" without `server.trusted_proxies`: every connection would be closed".to_owned(),
+            "name the addresses of the proxies in `server.trusted_proxies`",
+        );
+    }
+    for network in server.trusted_proxies.iter().filter(|network| network.is_everything()) {
+        findings.warning(format!(
+            "`server.trusted_proxies` has \"{network}\": every client can say that it is somebody else"
+        ));
+    }
 }
 
 fn check_open_files(config: &Config, open_files_max: Option<u64>, findings: &mut Findings) {

@@ -204,45 +204,35 @@ impl Setting for Vec<String> {
     }
 }
 
-impl Setting for Mode {
-    const EXPECTED: &'static str = "\"all\" or \"latest\"";
+/// Makes an enum of two words a kind of setting.
+macro_rules! either {
+    ($kind:ty: $first:ident => $first_word:literal, $second:ident => $second_word:literal) => {
+        impl $crate::config::Setting for $kind {
+            const EXPECTED: &'static str =
+                concat!("\"", $first_word, "\" or \"", $second_word, "\"");
 
-    fn read(value: &Value) -> Option<Self> {
-        match value.as_str()? {
-            "all" => Some(Self::All),
-            "latest" => Some(Self::Latest),
-            _ => None,
+            fn read(value: &toml::Value) -> Option<Self> {
+                match value.as_str()? {
+                    $first_word => Some(Self::$first),
+                    $second_word => Some(Self::$second),
+                    _ => None,
+                }
+            }
+
+            fn write(&self) -> toml::Value {
+                let word = match self {
+                    Self::$first => $first_word,
+                    Self::$second => $second_word,
+                };
+                toml::Value::String(word.to_owned())
+            }
         }
-    }
-
-    fn write(&self) -> Value {
-        let word = match self {
-            Self::All => "all",
-            Self::Latest => "latest",
-        };
-        Value::String(word.to_owned())
-    }
+    };
 }
+pub(super) use either;
 
-impl Setting for LogFormat {
-    const EXPECTED: &'static str = "\"compact\" or \"json\"";
-
-    fn read(value: &Value) -> Option<Self> {
-        match value.as_str()? {
-            "compact" => Some(Self::Compact),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-
-    fn write(&self) -> Value {
-        let word = match self {
-            Self::Compact => "compact",
-            Self::Json => "json",
-        };
-        Value::String(word.to_owned())
-    }
-}
+either!(Mode: All => "all", Latest => "latest");
+either!(LogFormat: Compact => "compact", Json => "json");
 
 /// `#[serde(with)]`: a setting is serialized as it is written in a file.
 pub(super) fn serialize<T: Setting, S: Serializer>(

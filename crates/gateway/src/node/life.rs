@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,15 @@ pub(crate) enum Stage {
 impl Stage {
     const ALL: [Self; 5] =
         [Self::Serving, Self::Leaving, Self::Draining, Self::Hurrying, Self::Ending];
+
+    /// The word for people and their programs. That a drain is being hurried is no stage to them.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Leaving => "leaving",
+            Self::Draining | Self::Hurrying | Self::Ending => "draining",
+        }
+    }
 }
 
 /// The stage of a node, and what must know of its steps.
@@ -32,6 +41,9 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Life {
     stage: AtomicU8,
+    /// When the node started, and when this part of its life did, in milliseconds since 1970. For people.
+    started: u64,
+    since: AtomicU64,
     asked: CancellationToken,
     draining: CancellationToken,
     hurrying: CancellationToken,
@@ -42,8 +54,11 @@ pub(crate) struct Life {
 
 impl Default for Life {
     fn default() -> Self {
+        let now = now();
         Self {
             stage: AtomicU8::new(Stage::Serving as u8),
+            started: now,
+            since: AtomicU64::new(now),
             asked: CancellationToken::new(),
             draining: CancellationToken::new(),
             hurrying: CancellationToken::new(),
@@ -59,9 +74,22 @@ impl Life {
         Stage::ALL[usize::from(self.stage.load(Relaxed))]
     }
 
+    /// When the node started, in milliseconds since 1970.
+    pub(crate) fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// When the part of the node's life began that [`Stage::as_str`] names, in milliseconds since 1970.
+    pub(crate) fn since(&self) -> u64 {
+        self.since.load(Relaxed)
+    }
+
     /// Goes on to a stage, and through all before it. A stage that is behind stays behind.
     pub(crate) fn advance(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Relaxed);
+        let before = Stage::ALL[usize::from(self.stage.fetch_max(stage as u8, Relaxed))];
+        if stage > before && stage.as_str() != before.as_str() {
+            self.since.store(now(), Relaxed);
+        }
         let steps = [
             (Stage::Draining, &self.draining),
             (Stage::Hurrying, &self.hurrying),
@@ -81,6 +109,12 @@ impl Life {
     /// Over how much time the clients of a node that drains go away. Zero if nobody has said.
     pub(crate) fn spread(&self) -> Duration {
         self.spread.get().copied().unwrap_or_default()
+    }
+
+    /// Asks for the end of the node. From now on it is not ready.
+    pub(crate) fn ask_to_end(&self) {
+        self.advance(Stage::Leaving);
+        self.asked.cancel();
     }
 
     /// Cancelled when somebody has asked for the end of the node.
@@ -106,6 +140,11 @@ impl Life {
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
+}
+
+fn now() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How the WebSocket connections of a node that drained have ended.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Pace, rate, waiting_max};
 use super::peer::Peer;
 use super::refusal::{Refusals, answer_at_once};
+use crate::config::ProxyProtocol;
 use crate::metrics::RejectReason;
 use crate::node::Node;
 use crate::worker::socket;
@@ -116,7 +117,16 @@ impl Door {
             Err(error) => return self.note_failure(&error),
         };
         self.note_files();
-        let is_full = self.waiting.len() >= waiting_max(&self.node.config(), self.workers.len());
+        let peer = Peer::from(peer.ip());
+        let config = self.node.config();
+        let server = &config.server;
+        let is_direct = server.proxy_protocol == ProxyProtocol::Required
+            && !peer.is_trusted(&server.trusted_proxies);
+        if is_direct {
+            tracing::debug!(%peer, "a connection that did not come through a trusted proxy is closed");
+            return self.node.metrics.count_rejected(RejectReason::Proxy);
+        }
+        let is_full = self.waiting.len() >= waiting_max(&config, self.workers.len());
         if is_full {
             return self.refusals.answer(socket, RejectReason::Queue, &self.node.metrics);
         }
@@ -125,7 +135,7 @@ impl Door {
         }
         match socket.into_std() {
             Ok(socket) => {
-                let accepted = Accepted { socket, peer: peer.ip().into() };
+                let accepted = Accepted { socket, peer };
                 self.waiting.push_back((accepted, Instant::now()));
             }
             Err(error) => self.lose(&error),

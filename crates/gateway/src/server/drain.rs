@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Server;
 use crate::config::Drain;
 use crate::node::life::Stage;
+use crate::systemd;
 
 /// So long before the end of the time every client that is still there is closed, whatever it was promised.
 const LAST_CALL: Duration = Duration::from_secs(1);
@@ -73,6 +74,7 @@ impl Server {
         let options = self.node.config().drain.clone();
         let clock = Clock::start(&options);
         self.node.life.advance(Stage::Leaving);
+        systemd::stopping("draining: clients are sent to other nodes");
         self.leave(options.delay.min(options.timeout)).await;
 
         let connections = self.node.connections.open();

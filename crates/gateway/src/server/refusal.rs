@@ -95,6 +95,8 @@ fn text(reason: RejectReason) -> String {
             (ErrorCode::TooManyConnections, "as many connections as may wait for this node do so")
         }
         RejectReason::Draining => (ErrorCode::Unavailable, "this node is about to end"),
+        // Closed without a word; the word would be this.
+        RejectReason::Proxy => (ErrorCode::Forbidden, "connections come through a proxy here"),
     };
     let seconds = rand::rng().random_range(RETRY_AFTER);
     let mut answer = Problem::new(code, detail).after(seconds).into_response();

@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use crate::config::{Change, Config, ConfigErrors, Inputs, Warning};
 use crate::logging::{self, LogError};
 use crate::node::Node;
+use crate::systemd;
 
 /// What a reload has changed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -63,10 +64,12 @@ impl Node {
     /// As [`Server::reload`](super::Server::reload).
     pub(crate) async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let _turn = self.reloader.turn.lock().await;
+        systemd::reloading();
         let taken = match self.reloader.load().await {
             Ok((config, warnings)) => self.take(config, &warnings),
             Err(error) => Err(error),
         };
+        systemd::reloaded();
         self.metrics.count_reload(taken.is_ok());
         match &taken {
             Ok(reloaded) => log_success(reloaded),

@@ -29,6 +29,7 @@ use crate::access::Key;
 use crate::config::Config;
 use crate::metrics::{CloseReason, WorkerCounters};
 use crate::node::{Node, error_code};
+use crate::server::Peer;
 use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
 
 /// The worker's read buffer. No connection has one of its own.
@@ -61,11 +62,15 @@ pub(crate) struct Opening {
     pub(crate) topics: Vec<SubscribeItem>,
     /// Whose key its handshake presented.
     pub(crate) who: Option<Arc<Key>>,
+    /// Who is at its other end.
+    pub(crate) client: Peer,
 }
 
 /// Everything that one worker owns.
 #[derive(Debug)]
 pub(crate) struct State {
+    /// The worker's number, for the log: with the serial of a session it names a connection.
+    pub(super) worker: usize,
     pub(super) node: Arc<Node>,
     inbox: Arc<Inbox>,
     registry: Registry,
@@ -116,6 +121,7 @@ impl State {
         registry: Registry,
     ) -> Self {
         let mut state = Self {
+            worker,
             fanout: Fanout::new(Arc::clone(&node.hub), worker, limits(&node.config())),
             node,
             inbox,
@@ -170,7 +176,8 @@ impl State {
             self.fanout.detach(connection);
             return Err(error);
         }
-        self.sessions.insert(connection, socket, self.second);
+        let serial = self.sessions.insert(connection, socket, self.second);
+        tracing::debug!(worker = self.worker, session = serial, client = %opening.client, "a WebSocket connection is open");
         self.counters.opened += 1;
         self.node.connections.acquire();
         self.shield(connection, |state| state.welcome(connection, early, opening));
@@ -522,6 +529,13 @@ impl State {
             self.count_end(label, session.is_told);
         }
         self.node.metrics.observe_age(self.second.saturating_sub(session.opened));
+        let reason = CloseReason::TEXTS[label as usize];
+        tracing::debug!(
+            worker = self.worker,
+            session = session.serial,
+            reason,
+            "a WebSocket connection has ended"
+        );
         self.node.connections.release();
         // Last: whatever happens in it, the numbers are right.
         self.fanout.detach(connection);

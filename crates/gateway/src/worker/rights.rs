@@ -154,6 +154,11 @@ impl State {
         let denied = denied.noted(&self.node.metrics, None);
         self.reply_error(connection, id, denied.code(), &denied.message());
         if let Some(session) = self.sessions.get(connection) {
+            tracing::debug!(
+                worker = self.worker,
+                session = session.serial,
+                "it presented a wrong key"
+            );
             session.wrong_keys += 1;
             if session.wrong_keys >= WRONG_KEYS_MAX {
                 let reason = "too many wrong keys";

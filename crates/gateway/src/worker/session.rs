@@ -145,13 +145,20 @@ impl Sessions {
         self.table.len()
     }
 
-    pub(crate) fn insert(&mut self, connection: ConnectionId, socket: TcpStream, second: u32) {
+    /// Takes a session, and gives its serial.
+    pub(crate) fn insert(
+        &mut self,
+        connection: ConnectionId,
+        socket: TcpStream,
+        second: u32,
+    ) -> u32 {
         if self.table.len() <= connection.index() {
             self.table.resize_with(connection.index() + 1, || None);
         }
         self.next_serial = self.next_serial.wrapping_add(1);
         self.table[connection.index()] = Some(Session::new(socket, self.next_serial, second));
         self.len += 1;
+        self.next_serial
     }
 
     pub(crate) fn remove(&mut self, connection: ConnectionId) -> Option<Session> {

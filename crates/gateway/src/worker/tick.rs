@@ -24,6 +24,7 @@ impl State {
     pub(super) fn tick(&mut self, second: u32) {
         let ticks = self.second + 1..=second;
         self.second = second;
+        self.node.pulse.beat(self.worker);
         while let Some((connection, serial, _)) =
             self.lingering.pop_front_if(|(_, _, until)| *until <= second)
         {

@@ -7,7 +7,7 @@ mod cluster;
 #[path = "harness/fleet.rs"]
 mod fleet;
 #[path = "harness/http.rs"]
-mod http;
+pub(crate) mod http;
 #[path = "harness/ledger.rs"]
 mod ledger;
 #[path = "harness/node.rs"]

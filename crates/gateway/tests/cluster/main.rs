@@ -1,7 +1,7 @@
 //! Several nodes as processes, real Redis servers, and everything that can go wrong between them.
 //!
-//! Needs `redis-server` and `faketime`: `scripts/setup` installs them. Every fault is judged by the log oracle: what was
-//! answered 200 must arrive at every subscriber, once and in order, or be named.
+//! Needs `redis-server`, `faketime`, and what [`deploy`] names: `scripts/setup` installs them. Every fault is judged by
+//! the log oracle: what was answered 200 must arrive at every subscriber, once and in order, or be named.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "times that were measured are printed")]
@@ -10,12 +10,16 @@
 mod exposition;
 #[path = "../support/oracle.rs"]
 mod oracle;
+#[path = "../support/packages.rs"]
+mod packages;
 #[path = "../support/port.rs"]
 mod port;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/queries.rs"]
+mod queries;
 #[path = "../support/redis.rs"]
 mod redis;
 
@@ -24,6 +28,7 @@ mod bounds;
 mod harness;
 
 mod broker;
+mod deploy;
 mod failover;
 mod link;
 mod nodes;

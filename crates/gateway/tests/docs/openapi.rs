@@ -25,6 +25,15 @@ const BATCH: &str = "/v1/publish";
 const WEBSOCKET: &str = "/v1/ws";
 const HEALTH: &str = "/healthz";
 
+/// A request for every operation of the public listener.
+const OPERATIONS: [(&str, &str); 5] = [
+    (TOPIC, "POST /v1/topics/a"),
+    (TOPIC, "GET /v1/topics/a"),
+    (BATCH, "POST /v1/publish"),
+    (WEBSOCKET, "GET /v1/ws"),
+    (HEALTH, "GET /healthz"),
+];
+
 /// All answers so far.
 #[derive(Debug, Default)]
 struct Samples(Vec<Value>);
@@ -65,6 +74,11 @@ fn send(node: SocketAddr, request: &str, headers: &[&str], body: &str) -> Answer
     text.extend(["\r\n", body]);
     // A node that is full answers before it is asked.
     drop(socket.write_all(text.as_bytes()));
+    receive(socket, request)
+}
+
+/// Reads the answer to a request.
+fn receive(socket: TcpStream, request: &str) -> Answer {
     let mut socket = BufReader::new(socket);
     let mut lines = Vec::new();
     loop {
@@ -151,6 +165,7 @@ fn mistakes(samples: &mut Samples) {
     samples.ask(200, (admin, "/readyz"), "GET /readyz?for=subscribe", (&[], ""));
     samples.ask(400, (admin, "/readyz"), "GET /readyz?for=fun", (&[], ""));
     samples.ask(200, (node.address, HEALTH), "GET /healthz", (&[], ""));
+    samples.ask(404, (admin, "/nothing"), "GET /nothing", (&[], ""));
     other_methods(samples, &node);
 }
 
@@ -311,13 +326,7 @@ fn full(samples: &mut Samples) {
     held.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("an open socket");
     let mut first = [0; 12];
     held.read_exact(&mut first).expect("an answer");
-    for (path, request) in [
-        (TOPIC, "POST /v1/topics/a"),
-        (TOPIC, "GET /v1/topics/a"),
-        (BATCH, "POST /v1/publish"),
-        (WEBSOCKET, "GET /v1/ws"),
-        (HEALTH, "GET /healthz"),
-    ] {
+    for (path, request) in OPERATIONS {
         let code = samples.ask(503, (node.address, path), request, (&[], ""));
         assert_eq!(code, "too_many_connections");
     }
@@ -343,12 +352,83 @@ fn without_redis(samples: &mut Samples) {
     samples.ask(200, (node.admin, "/readyz"), "GET /readyz?for=subscribe", (&[], ""));
 }
 
+/// What an operator does, and who is none.
+fn operator(samples: &mut Samples) {
+    let file = NamedTempFile::new().expect("room on the disk");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("room on the disk");
+    write("[topics]\nhistory = 10\n");
+    let path = file.path().display().to_string();
+    let arguments = [&Program::ARGUMENTS[..], &["--config", &path]].concat();
+    let node =
+        Program::start(command(&arguments), &[("drain.delay", "1m"), ("drain.timeout", "2m")]);
+    let actions = [
+        (200, "/admin/status", "GET /admin/status"),
+        (200, "/admin/reload", "POST /admin/reload"),
+        (202, "/admin/drain", "POST /admin/drain"),
+    ];
+    for (_, path, request) in actions {
+        samples.ask(403, (node.admin, path), request, (&["Origin: http://localhost"], ""));
+        samples.ask(401, (node.admin, path), request, (&["Authorization: Bearer tck_wrong"], ""));
+        samples.ask(405, (node.admin, path), &format!("PUT {path}"), (&[], ""));
+    }
+    write("[topics]\nhistroy = 20\n");
+    samples.ask(422, (node.admin, "/admin/reload"), "POST /admin/reload", (&[], ""));
+    write("[topics]\nhistory = 20\n[server]\nworkers = 3\n");
+    for (status, path, request) in actions {
+        samples.ask(status, (node.admin, path), request, (&[], ""));
+    }
+}
+
 /// A node that leaves.
 fn leaving(samples: &mut Samples) {
     let node = Program::serve(&[("drain.delay", "1m"), ("drain.timeout", "2m")]);
     node.terminate();
     samples.ask_until(node.address, HEALTH, ("GET /healthz", ""), |answer| answer.status == 503);
     samples.ask(503, (node.admin, "/readyz"), "GET /readyz?for=subscribe", (&[], ""));
+}
+
+/// A node that ends while connections wait to be let in.
+fn ending(samples: &mut Samples) {
+    let node = Program::serve(&[("server.accept_rate", "1"), ("drain.delay", "0ms")]);
+    // As many as are let in at once, and a few that are not.
+    let crowd: Vec<TcpStream> = (0..20).map(|_| connect(node.address)).collect();
+    let mut waiting: Vec<(TcpStream, &str, &str)> = OPERATIONS
+        .iter()
+        .map(|(path, request)| {
+            let mut socket = connect(node.address);
+            let text = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            socket.write_all(text.as_bytes()).expect("an open socket");
+            (socket, *path, *request)
+        })
+        .collect();
+    samples.ask_until(node.admin, "/metrics", ("GET /metrics", ""), |answer| {
+        let waiting =
+            answer.body.lines().find_map(|line| line.strip_prefix("tickcast_connections_waiting "));
+        waiting
+            .and_then(|count| count.parse().ok())
+            .is_some_and(|count: usize| count >= OPERATIONS.len())
+    });
+    node.terminate();
+    for (socket, path, request) in waiting.drain(..) {
+        let answer = receive(socket, request);
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{request}");
+        samples.keep(path, request, answer);
+    }
+    drop(crowd);
+}
+
+/// A node whose files are taken: by its clients, and by connections to the admin listener that say nothing.
+fn without_files(samples: &mut Samples) {
+    let mut shell = Command::new("bash");
+    let limit = r#"ulimit -n 256; exec "$0" "$@""#;
+    shell.env_clear().args(["-c", limit, env!("CARGO_BIN_EXE_tickcast")]).args(Program::ARGUMENTS);
+    let node = Program::start(shell, &[("server.workers", "2")]);
+    let silent: Vec<TcpStream> = (0..60).map(|_| connect(node.admin)).collect();
+    let clients: Vec<TcpStream> = (0..191).map(|_| connect(node.address)).collect();
+    samples.ask_until(node.admin, "/readyz", ("GET /readyz", ""), |answer| {
+        answer.status == 503 && answer.body.contains("open_files")
+    });
+    drop((silent, clients));
 }
 
 #[test]
@@ -358,7 +438,10 @@ fn every_answer_is_documented_and_every_documented_answer_is_given() {
     keys(&mut samples);
     full(&mut samples);
     without_redis(&mut samples);
+    operator(&mut samples);
     leaving(&mut samples);
+    ending(&mut samples);
+    without_files(&mut samples);
 
     let mut judge = Command::new(packages().join("venv/bin/python"));
     judge.arg(root().join("crates/gateway/tests/clients/openapi.py"));

@@ -39,6 +39,9 @@ pub(crate) fn signs(text: &str) -> Vec<Sign> {
     if verbs.contains(&"sub") {
         signs.push(Sign::Subscribes);
     }
+    if text.lines().any(|line| line.starts_with("make cluster")) {
+        signs.push(Sign::Says(&["Ctrl-C ends everything"], 1));
+    }
     signs
 }
 
@@ -143,6 +146,7 @@ fn programs_of_a_text() {
         [Sign::Says(&["Ready to accept connections"], 1), Sign::Says(SERVING, 2)]
     );
     assert_eq!(signs("tickcast sub a"), [Sign::Subscribes]);
+    assert_eq!(signs("make cluster"), [Sign::Says(&["Ctrl-C ends everything"], 1)]);
 }
 
 #[test]

@@ -175,8 +175,12 @@ impl<'a> Reader<'a> {
             Rule::Script(language) => self.printed = Some(self.script(language, &block.text)?),
             Rule::Redis => {
                 let port = self.session().ports.address(REDIS).port();
-                let commands = format!("redis-cli -e -p {port} <<'END'\n{}END\n", block.text);
-                self.printed = Some(self.session().run(&commands, Ending::Well)?);
+                let commands = format!("redis-cli --no-raw -p {port} <<'END'\n{}END\n", block.text);
+                let answers = self.session().run(&commands, Ending::Well)?;
+                if answers.contains("(error)") {
+                    return Err(answers);
+                }
+                self.printed = Some(answers);
             }
             Rule::Excerpt => excerpts::check(block)?,
         }

@@ -32,6 +32,14 @@ const REFUSED: &str = "curl: (22) ";
 /// What of the repository pages may use by its path. `deploy` is copied: its programs may write beside its files.
 const LINKED: [&str; 4] = ["Makefile", "scripts", "loadtest", "crates"];
 
+/// Where `scripts/cluster` puts what, unless it is told otherwise: it is told the page's ports.
+const CLUSTER: [(&str, &[u16]); 4] = [
+    ("BALANCER_PORTS", &[8000, 8443, 8404]),
+    ("NODE_PORTS", &[8080, 8081, 8090, 8091, 8100, 8101]),
+    ("REDIS_PORT", &[6390]),
+    ("PROMETHEUS_PORT", &[9090]),
+];
+
 /// Where blocks and what they print are kept, in the folder.
 const NOTES: &str = ".page";
 
@@ -77,6 +85,11 @@ impl Session {
         command.env("REPOSITORY", root()).env("UNDER_TEST", env!("CARGO_BIN_EXE_tickcast"));
         command.env("PUBLIC", ports.address(PUBLIC).to_string());
         command.env("ADMIN", ports.address(ADMIN).to_string());
+        for (name, known) in CLUSTER {
+            let list: Vec<_> =
+                known.iter().map(|port| ports.address(*port).port().to_string()).collect();
+            command.env(name, list.join(" "));
+        }
         command.env("TICKCAST__CLIENT__URL", format!("http://{}", ports.address(PUBLIC)));
         command.env("TICKCAST__CLIENT__ADMIN_URL", format!("http://{}", ports.address(ADMIN)));
         // A group of its own, so that everything that it starts can be ended.
@@ -133,8 +146,9 @@ impl Session {
         let subscriptions = self.subscriptions();
         let number = self.next_block(text);
         let (code, out, done) = (note(number, "sh"), note(number, "out"), note(number, "done"));
-        let line =
-            format!("( . {code}; echo 0 >{done} ) </dev/null >{out} 2>&1 || echo $? >{done} &\n");
+        let line = format!(
+            "( export STAYS=1; . {code}; echo 0 >{done} ) </dev/null >{out} 2>&1 || echo $? >{done} &\n"
+        );
         self.say(&line)?;
         self.jobs.push(Job { number, name: name.map(str::to_owned) });
         for sign in programs::signs(text) {

@@ -267,6 +267,8 @@ async fn a_publication_that_was_never_sent_is_said_to_be_so() {
     assert_eq!(answer.json()["results"][0]["error"]["code"], "broker_unavailable");
     let reply = socket.ask(json!({"type": "publish", "topic": "a", "data": 1})).await;
     assert_eq!(reply["code"], "broker_unavailable");
+    let failed = node.metric(r#"tickcast_broker_errors_total{op="publish"}"#).await;
+    assert_eq!(failed, 3.0);
 
     assert_eq!(node.post("/v1/topics/a", "Idempotency-Key: k\r\n", "1").await.json()["offset"], 1);
     socket.expect_numbers("a", 1..=1).await;

@@ -16,6 +16,7 @@ mod exposition;
 mod oracle;
 #[path = "../support/port.rs"]
 mod port;
+#[expect(dead_code, reason = "made for processes that are ended in many ways")]
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/program.rs"]
@@ -32,14 +33,15 @@ mod harness;
 mod access;
 mod admission;
 mod broker;
-mod cluster;
 mod doctor;
 mod drain;
 mod faults;
 mod http;
 mod metrics;
+mod operator;
 #[cfg(feature = "testing")]
 mod panics;
+mod peers;
 mod protocol;
 mod reload;
 mod shutdown;

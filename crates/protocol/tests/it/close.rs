@@ -39,7 +39,7 @@ fn about(code: CloseCode) -> &'static str {
         CloseCode::INVALID_TEXT => "A text of yours is not UTF-8.",
         CloseCode::POLICY => "You sent one message in more than 64 fragments, or five wrong keys.",
         CloseCode::TOO_BIG => "A message of yours is larger than a command can be.",
-        CloseCode::RESTART => "The node stops; a `goaway` came before.",
+        CloseCode::RESTART => "The node stops, or the connection is old; a `goaway` came before.",
         CloseCode::SLOW_CONSUMER => {
             "Data was waiting for you, and for 30 seconds you took none of it."
         }

@@ -301,7 +301,7 @@ fn notice_rows() -> Vec<Row> {
     rows.extend([
         status("down", "The node has lost the broker: values may be old from here on."),
         status("up", "The broker is back."),
-        row("drain", "The node stops. The close follows.", &goaway),
+        row("drain", "The node stops, or the connection is old.", &goaway),
         pong("no_id", "The command had no `id`.", None),
         pong("id", "The `id` comes back.", Some(&one)),
     ]);

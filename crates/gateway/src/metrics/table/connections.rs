@@ -68,7 +68,7 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_rejected_total",
-        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; draining: they waited when the node began to drain.",
+        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; draining: they waited when the node began to drain; proxy: they did not come through a trusted proxy with a header of the PROXY protocol, which is required.",
         &["reason"],
         |s, out| {
             for (reason, count) in s.events.rejected() {

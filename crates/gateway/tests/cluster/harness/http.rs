@@ -13,7 +13,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// One connection.
-pub(crate) struct Http(BufReader<TcpStream>);
+pub(crate) struct Http {
+    stream: BufReader<TcpStream>,
+    /// What it says of itself in each request: nothing, or a header line.
+    identity: String,
+}
 
 /// An answer.
 #[derive(Debug)]
@@ -29,26 +33,34 @@ impl Http {
         let stream = TcpStream::connect_timeout(&address, CONNECT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self { stream: BufReader::new(stream), identity: String::new() })
+    }
+
+    /// It has an API key, if it is given one, and shows it with every request.
+    pub(crate) fn with_key(mut self, key: Option<&str>) -> Self {
+        self.identity =
+            key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        self
     }
 
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer> {
-        self.request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        let identity = &self.identity;
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{identity}\r\n"))
     }
 
     /// Posts a body with an idempotency key.
     pub(crate) fn post(&mut self, path: &str, key: &str, body: &str) -> io::Result<Answer> {
-        let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}");
+        let (length, identity) = (body.len(), &self.identity);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{identity}Idempotency-Key: {key}");
         self.request(&format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}"))
     }
 
     fn request(&mut self, request: &str) -> io::Result<Answer> {
-        self.0.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().write_all(request.as_bytes())?;
         let (mut head, mut length) = (String::new(), 0);
         loop {
             let start = head.len();
-            if self.0.read_line(&mut head)? == 0 {
+            if self.stream.read_line(&mut head)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let line = head[start..].trim_end().to_ascii_lowercase();
@@ -60,7 +72,7 @@ impl Http {
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body)?;
+        self.stream.read_exact(&mut body)?;
         let status = head.get(9..12).and_then(|status| status.parse().ok());
         let body = String::from_utf8(body).expect("text");
         Ok(Answer { status: status.expect("a status line"), head, body })

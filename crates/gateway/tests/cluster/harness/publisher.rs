@@ -169,7 +169,7 @@ impl Publisher {
     fn request(&mut self, address: SocketAddr, key: &str, items: &[Item]) -> Option<Answer> {
         let mut http = match self.connections.remove(&address) {
             Some(http) => http,
-            None => Http::connect(address).ok()?,
+            None => Http::connect(address).ok()?.with_key(self.world.key()),
         };
         let answer = match items {
             [Item { topic, payload }] => http.post(&format!("/v1/topics/{topic}"), key, payload),

@@ -11,6 +11,8 @@ use crate::oracle::{Oracle, Place, Tally};
 /// Shared by clients and publishers.
 #[derive(Debug, Default)]
 pub(crate) struct World {
+    /// The key that publishers have, if they need one.
+    key: Option<String>,
     judge: Mutex<Judge>,
     /// The nodes that a load balancer would choose from.
     nodes: Mutex<Vec<SocketAddr>>,
@@ -28,6 +30,15 @@ pub(crate) struct Judge {
 }
 
 impl World {
+    /// One whose publishers have a key.
+    pub(crate) fn with_key(key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..Self::default() }
+    }
+
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// Lets somebody tell the judge something.
     pub(crate) fn judge<T>(&self, tell: impl FnOnce(&mut Judge) -> T) -> T {
         tell(&mut self.judge.lock())

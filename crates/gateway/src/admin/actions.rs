@@ -1,0 +1,92 @@
+//! What an operator does to a node, and asks about it: `/admin/*`.
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::{Answer, json, with_body};
+use crate::node::Node;
+use crate::server::ReloadError;
+
+/// The answer of `GET /admin/status` and of `POST /admin/drain`.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// `serving`, `leaving` (not ready, but serving still) or `draining`.
+    life: &'static str,
+    connections: Connections,
+    /// When this part of its life began, in milliseconds since 1970.
+    since: u64,
+    /// When the node started.
+    started: u64,
+    version: &'static str,
+}
+
+/// Open connections of the public listener.
+#[derive(Debug, Serialize)]
+struct Connections {
+    http: u64,
+    websocket: u64,
+}
+
+/// Where the node is in its life.
+pub(super) fn status(node: &Node) -> Answer {
+    with_status(node, StatusCode::OK)
+}
+
+/// Begins the end of the node, as SIGTERM does. Asked again, it goes on as it does.
+pub(super) fn drain(node: &Node) -> Answer {
+    node.life.ask_to_end();
+    with_status(node, StatusCode::ACCEPTED)
+}
+
+/// Reads the configuration again, as SIGHUP does.
+pub(super) async fn reload(node: &Node) -> Answer {
+    match node.reload().await {
+        // Names of settings always serialize.
+        Ok(reloaded) => {
+            json(StatusCode::OK, serde_json::to_vec(&reloaded).unwrap_or_default().into())
+        }
+        Err(error) => not_reloaded(&error),
+    }
+}
+
+fn with_status(node: &Node, code: StatusCode) -> Answer {
+    let (http, websocket) = node.open_connections();
+    let status = Status {
+        life: node.life.stage().as_str(),
+        connections: Connections { http, websocket },
+        since: node.life.since(),
+        started: node.life.started(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    // Words and numbers always serialize.
+    json(code, serde_json::to_vec(&status).unwrap_or_default().into())
+}
+
+/// A problem document, with everything that is wrong with the configuration.
+#[derive(Debug, Serialize)]
+struct NotReloaded {
+    status: u16,
+    code: &'static str,
+    detail: String,
+    hint: &'static str,
+    errors: Vec<String>,
+}
+
+fn not_reloaded(error: &ReloadError) -> Answer {
+    let errors = match error {
+        ReloadError::Config(errors) => {
+            errors.problems().iter().map(ToString::to_string).collect::<Vec<_>>()
+        }
+        other => vec![other.to_string()],
+    };
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    let document = NotReloaded {
+        status: status.as_u16(),
+        code: "bad_configuration",
+        detail: format!("errors: {}; the old configuration stays in force", errors.len()),
+        hint: "Mend what `errors` names, and reload again. `tickcast doctor` checks a configuration before a node reads it.",
+        errors,
+    };
+    let body = serde_json::to_vec(&document).unwrap_or_default();
+    with_body(status, "application/problem+json", body.into())
+}

@@ -1,0 +1,111 @@
+//! `tickcast drain`: has a node send its clients away and end, and shows how that goes.
+
+use std::io::{self, Write, stdout};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use super::client::{ClientError, HttpConnection, Target, printable, thousands};
+use super::{DrainArgs, Failure, runtime};
+
+/// How often the node is asked how it is getting on.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The longest `drain.timeout`, and what the end of a process may take.
+const WAIT_MAX: Duration = Duration::from_secs(3660);
+
+/// What the node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Status {
+    life: String,
+    connections: Connections,
+    /// Tells a node from its successor at the same address.
+    started: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Connections {
+    http: u64,
+    websocket: u64,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: &DrainArgs) -> Result<(), Failure> {
+    let target = args.admin.target()?;
+    runtime()?.block_on(async {
+        let started = Instant::now();
+        let status = ask(&target, Method::POST, "/admin/drain").await?;
+        say(&status)?;
+        if args.wait { wait(&target, status, started).await } else { Ok(()) }
+    })
+}
+
+/// Shows how the number of clients falls, until the node has ended.
+async fn wait(target: &Target, mut shown: Status, started: Instant) -> Result<(), Failure> {
+    while started.elapsed() < WAIT_MAX {
+        sleep(LOOK_INTERVAL).await;
+        match ask(target, Method::GET, "/admin/status").await {
+            Ok(status) if status.started == shown.started => {
+                if status != shown {
+                    say(&status)?;
+                    shown = status;
+                }
+            }
+            // It has ended, or another one has taken its place.
+            Ok(_)
+            | Err(AskError::Client(ClientError::Unreachable { .. } | ClientError::Lost(_))) => {
+                print(&format!("ended after {:.1} s", started.elapsed().as_secs_f64()))?;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Failure::Failed(format!("the node has not ended within {} s", WAIT_MAX.as_secs())))
+}
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the node refuses: {0}")]
+    Refused(String),
+    #[error("the answer is not that of a node: {0}")]
+    Foreign(String),
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+async fn ask(target: &Target, method: Method, path: &str) -> Result<Status, AskError> {
+    let request = target.request(method, path, Bytes::new())?;
+    let answer = HttpConnection::new(target).send(request).await?;
+    match answer.status {
+        StatusCode::OK | StatusCode::ACCEPTED => serde_json::from_slice(&answer.body)
+            .map_err(|error| AskError::Foreign(error.to_string())),
+        _ => Err(AskError::Refused(answer.problem())),
+    }
+}
+
+fn say(status: &Status) -> Result<(), Failure> {
+    let Connections { http, websocket } = status.connections;
+    let (websocket, http) = (thousands(websocket), thousands(http));
+    let life = printable(&status.life);
+    print(&format!("{life}: {websocket} WebSocket connections, {http} others"))
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    match writeln!(stdout(), "{line}") {
+        // Nobody reads on, but the node is to be waited for.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,181 @@
+//! Who a connection belongs to, as the log says it: with proxies in front that are trusted, and with others.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::exposition;
+use crate::harness::{Raw, until};
+use crate::program::Program;
+
+const REJECTED: &str = r#"tickcast_connections_rejected_total{reason="proxy"}"#;
+
+/// The header of the PROXY protocol for a client of IPv4.
+fn tcp4(address: [u8; 4]) -> Vec<u8> {
+    let rest = [&address[..], &[127, 0, 0, 1], &[0x30, 0x39], &[0, 80]].concat();
+    header(0x21, 0x11, &rest)
+}
+
+fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(rest.len()).expect("short").to_be_bytes();
+    [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[command, family], &length, rest].concat()
+}
+
+fn program(proxy_protocol: &str, trusted: &str) -> Program {
+    Program::serve(&[
+        ("server.proxy_protocol", proxy_protocol),
+        ("server.trusted_proxies", trusted),
+        ("log.filter", "info,tickcast=debug"),
+        ("drain.delay", "0ms"),
+    ])
+}
+
+/// The clients of all WebSocket connections so far.
+fn clients(program: &Program) -> Vec<String> {
+    let log = program.log();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let opened = events.filter(|event| event["message"] == "a WebSocket connection is open");
+    opened.map(|event| event["client"].as_str().expect("an address").to_owned()).collect()
+}
+
+/// Waits until so many connections are open, and gives the client of the last one.
+async fn last_client(program: &Program, count: usize) -> String {
+    until("line in the log", || async { clients(program).len() >= count }).await;
+    clients(program).pop().expect("at least one")
+}
+
+/// Opens a WebSocket with these bytes before its request, and this line in it.
+async fn open(program: &Program, before: &[u8], line: &str) -> Raw {
+    let mut raw = Raw::connect(program.address).await;
+    raw.write(before).await;
+    let lines: Vec<_> = Raw::HANDSHAKE.iter().copied().chain([line]).collect();
+    raw.write_head(&lines).await;
+    assert_eq!(raw.answer().await.status, 101);
+    raw
+}
+
+async fn metric(program: &Program, series: &str) -> f64 {
+    let text = Raw::connect(program.admin).await.get("/metrics", "").await.text();
+    exposition::value(&text, series).expect("it is there")
+}
+
+/// A connection that begins like this is closed without an answer.
+async fn closed(program: &Program, bytes: &[u8]) {
+    let mut raw = Raw::connect(program.address).await;
+    raw.write(bytes).await;
+    assert_eq!(raw.end().await, b"");
+}
+
+#[tokio::test]
+async fn the_proxy_says_whose_connection_it_is() {
+    let program = program("required", "127.0.0.1");
+    let _four = open(&program, &tcp4([192, 0, 2, 7]), "X-Forwarded-For: 1.1.1.1").await;
+    assert_eq!(last_client(&program, 1).await, "192.0.2.7", "and not the header of the request");
+
+    let mut rest = [0; 36];
+    rest[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+    rest[15] = 9;
+    let _six = open(&program, &header(0x21, 0x21, &rest), "X-Nothing: 1").await;
+    assert_eq!(last_client(&program, 2).await, "2001:db8::9");
+
+    // The proxy itself: its health check, a request like any other.
+    let mut check = Raw::connect(program.address).await;
+    check.write(header(0x20, 0, &[])).await;
+    assert_eq!(check.get("/healthz", "").await.status, 200);
+    let _local = open(&program, &header(0x20, 0, &[]), "X-Nothing: 1").await;
+    assert_eq!(last_client(&program, 3).await, "127.0.0.1");
+
+    // In pieces, as networks do.
+    let mut slow = Raw::connect(program.address).await;
+    for byte in tcp4([192, 0, 2, 8]) {
+        slow.write([byte]).await;
+    }
+    slow.upgrade().await;
+    assert_eq!(last_client(&program, 4).await, "192.0.2.8");
+    assert_eq!(metric(&program, REJECTED).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_connection_without_a_good_header_is_closed() {
+    let program = program("required", "127.0.0.0/8");
+    closed(&program, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    closed(&program, b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\nGET /healthz HTTP/1.1\r\n\r\n").await;
+    closed(&program, &header(0x21, 0x12, &[0; 12])).await;
+    closed(&program, &header(0x21, 0x11, &[0; 60_000])).await;
+    until("count", || async { metric(&program, REJECTED).await == 4.0 }).await;
+    let http = r#"tickcast_connections{transport="http"}"#;
+    until("end", || async { metric(&program, http).await == 0.0 }).await;
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_come_is_waited_for_two_seconds() {
+    let program = program("required", "127.0.0.1");
+    let started = Instant::now();
+    let mut silent = Raw::connect(program.address).await;
+    let mut partial = Raw::connect(program.address).await;
+    partial.write(&tcp4([192, 0, 2, 7])[..20]).await;
+    assert_eq!((silent.end().await, partial.end().await), (Vec::new(), Vec::new()));
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(1900), "{elapsed:?}");
+    // The timeout for a request's header, ten seconds, is another one.
+    assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
+    until("count", || async { metric(&program, REJECTED).await == 2.0 }).await;
+}
+
+#[tokio::test]
+async fn a_header_from_anybody_else_is_no_help() {
+    let program = program("required", "192.0.2.1, 10.0.0.0/8, fd00::/8");
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    closed(&program, &[&tcp4([10, 0, 0, 1])[..], request].concat()).await;
+    closed(&program, request).await;
+    until("count", || async { metric(&program, REJECTED).await == 2.0 }).await;
+    assert_eq!(clients(&program), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_header_of_a_request_counts_from_a_trusted_proxy() {
+    let program = program("off", "127.0.0.1, 10.0.0.0/8");
+    let line = "X-Forwarded-For: 1.1.1.1, 192.0.2.7, 10.0.0.3";
+    let _one = open(&program, b"", line).await;
+    assert_eq!(last_client(&program, 1).await, "192.0.2.7");
+    let _two = open(&program, b"", "X-Forwarded-For: 2001:db8::9").await;
+    assert_eq!(last_client(&program, 2).await, "2001:db8::9");
+    let _three = open(&program, b"", "X-Nothing: 1").await;
+    assert_eq!(last_client(&program, 3).await, "127.0.0.1");
+    // One connection of the proxy carries requests of many.
+    let mut shared = Raw::connect(program.address).await;
+    for client in ["192.0.2.20", "192.0.2.21"] {
+        let key = format!("X-Forwarded-For: {client}\r\nAuthorization: Bearer nonsense\r\n");
+        assert_eq!(shared.get("/v1/topics/a", &key).await.status, 401);
+    }
+    let refused = |client: &str| {
+        let of = format!("\"message\":\"a request was refused\",\"client\":\"{client}\"");
+        program.log().contains(&of)
+    };
+    until("lines", || async { refused("192.0.2.20") && refused("192.0.2.21") }).await;
+    assert!(!program.log().contains("nonsense"), "{}", program.log());
+}
+
+#[tokio::test]
+async fn the_header_of_a_request_is_nothing_from_others() {
+    let program = program("off", "10.0.0.0/8");
+    let _one = open(&program, b"", "X-Forwarded-For: 10.0.0.1").await;
+    assert_eq!(last_client(&program, 1).await, "127.0.0.1");
+    // Without the PROXY protocol its header is no HTTP.
+    let mut raw = Raw::connect(program.address).await;
+    raw.write(tcp4([10, 0, 0, 1])).await;
+    raw.write_head(Raw::HANDSHAKE).await;
+    let said = String::from_utf8_lossy(&raw.end().await).into_owned();
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{said}");
+    assert_eq!(clients(&program).len(), 1);
+}
+
+#[test]
+fn required_without_proxies_is_a_mistake() {
+    let mut command = crate::program::command(&Program::ARGUMENTS);
+    command.env("TICKCAST__SERVER__PROXY_PROTOCOL", "required");
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("without `server.trusted_proxies`"), "{said}");
+}
