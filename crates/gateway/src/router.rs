@@ -20,7 +20,7 @@ use crate::api::upload::Upload;
 use crate::api::{Answer, batch, health, publish, topic, websocket};
 use crate::node::Node;
 use crate::server::Peer;
-use crate::worker::{Context, Opening};
+use crate::worker::{Context, Opening, Visitor};
 
 /// The rest of the path is the topic.
 const TOPICS: &str = "/v1/topics/";
@@ -98,17 +98,21 @@ fn allowed_methods(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Answers a request, which came through a connection of `peer`.
-pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>, peer: Peer) -> Answer {
+/// Answers a request of a visitor.
+pub(crate) async fn handle(
+    context: Rc<Context>,
+    request: Request<Incoming>,
+    visitor: &Visitor,
+) -> Answer {
     let started = Instant::now();
     let node = &context.node;
     let method = request.method().clone();
     let route = Route::of(&method, request.uri().path());
     let grant = Grant::of(&node.config().cors.origins, request.headers());
-    let client = peer.of_request(&node.config(), request.headers());
+    let client = visitor.peer.of_request(&node.config(), request.headers());
 
     let mut answer = if route == Route::WebSocket && method == Method::GET {
-        upgrade(&context, request, client).unwrap_or_else(Problem::into_response)
+        upgrade(&context, request, visitor, client).unwrap_or_else(Problem::into_response)
     } else {
         let (parts, body) = request.into_parts();
         let mut upload = Upload::new(body);
@@ -139,6 +143,7 @@ pub(crate) async fn handle(context: Rc<Context>, request: Request<Incoming>, pee
 fn upgrade(
     context: &Rc<Context>,
     request: Request<Incoming>,
+    visitor: &Visitor,
     client: Peer,
 ) -> Result<Answer, Problem> {
     let config = context.node.config();
@@ -146,7 +151,7 @@ fn upgrade(
     let topics_max = config.limits.subscriptions_per_connection;
     let who = access::of_handshake(&context.node, request.headers())?;
     let topics = websocket::read_subscriptions(request.uri().query(), topics_max)?;
-    context.upgrade(request, Opening { topics, who, client })
+    context.upgrade(request, visitor, Opening { topics, who, client })
 }
 
 async fn dispatch(

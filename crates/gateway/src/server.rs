@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::accept::Accepted;
-pub(crate) use self::admission::{Connections, waiting_max};
+pub(crate) use self::admission::{Connections, Place, Places, waiting_max};
 pub(crate) use self::peer::Peer;
 pub(crate) use self::reload::Reloader;
 pub use self::reload::{ReloadError, Reloaded};

@@ -34,6 +34,7 @@ use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tickcast_hub::Inbox;
+use tickcast_protocol::ErrorCode;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -49,7 +50,7 @@ use crate::config::ProxyProtocol;
 use crate::metrics::{LATENCY_BUCKETS_MS, RejectReason, WorkerCell};
 use crate::node::{Item, Node};
 use crate::router;
-use crate::server::{Accepted, Peer, proxy_protocol};
+use crate::server::{Accepted, Peer, Place, proxy_protocol};
 use crate::transport::websocket::handshake;
 
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
@@ -149,11 +150,19 @@ fn http_builder(node: &Node) -> http1::Builder {
     http
 }
 
+/// A connection as its requests see it.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    /// Who is at its other end: its own peer, or the client that a proxy names.
+    pub(crate) peer: Peer,
+    /// Its place. A WebSocket takes it along.
+    place: RefCell<Option<Place>>,
+}
+
 /// Serves the HTTP requests of one connection, until it ends or is upgraded.
 async fn serve_http(context: Rc<Context>, accepted: Accepted) {
     let node = Arc::clone(&context.node);
     shielded(&node, pin!(serve_requests(context, accepted))).await;
-    node.connections.release();
 }
 
 /// Works for one connection; a panic ends no more than that.
@@ -164,7 +173,7 @@ async fn shielded(node: &Node, work: Pin<&mut impl Future<Output = ()>>) {
 }
 
 async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
-    let Accepted { socket, peer } = accepted;
+    let Accepted { socket, peer, place } = accepted;
     let mut socket = match TcpStream::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -172,11 +181,12 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
         }
     };
     let Some(peer) = introduced(&context.node, &mut socket, peer).await else { return };
+    let visitor = Rc::new(Visitor { peer, place: RefCell::new(Some(place)) });
     let is_asked = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_asked.set(true);
-        let context = Rc::clone(&context);
-        async move { Ok::<_, Infallible>(answer(context, request, peer).await) }
+        let (context, visitor) = (Rc::clone(&context), Rc::clone(&visitor));
+        async move { Ok::<_, Infallible>(answer(context, request, visitor).await) }
     });
     let http = http_builder(&context.node);
     let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
@@ -221,13 +231,13 @@ async fn introduced(node: &Node, socket: &mut TcpStream, peer: Peer) -> Option<P
 async fn answer(
     context: Rc<Context>,
     request: Request<Incoming>,
-    peer: Peer,
+    visitor: Rc<Visitor>,
 ) -> Response<Full<Bytes>> {
     let node = Arc::clone(&context.node);
     let handled = pin!(async move {
         #[cfg(feature = "testing")]
         faults::strike_request(&request);
-        router::handle(context, request, peer).await
+        router::handle(context, request, &visitor).await
     });
     panics::catch(handled).await.unwrap_or_else(|panic| {
         note_panic(&node, &panic);
@@ -261,15 +271,20 @@ impl Context {
     pub(crate) fn upgrade(
         self: &Rc<Self>,
         mut request: Request<Incoming>,
+        visitor: &Visitor,
         opening: Opening,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let asked = Instant::now();
         let (response, on_upgrade) = handshake::accept(&mut request)?;
         drop(request);
+        let Some(place) = visitor.place.take() else {
+            let detail = "this connection has become a WebSocket before";
+            return Err(Problem::new(ErrorCode::BadHandshake, detail));
+        };
         let context = Rc::clone(self);
         self.requests.spawn_local(async move {
             let node = Arc::clone(&context.node);
-            shielded(&node, pin!(take_over(context, on_upgrade, opening, asked))).await;
+            shielded(&node, pin!(take_over(context, on_upgrade, opening, place, asked))).await;
         });
         Ok(response.map(|()| Full::default()))
     }
@@ -299,7 +314,13 @@ impl Context {
 }
 
 /// Takes an upgraded socket out of hyper and tokio and into the worker's set.
-async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, opening: Opening, asked: Instant) {
+async fn take_over(
+    context: Rc<Context>,
+    on_upgrade: OnUpgrade,
+    opening: Opening,
+    place: Place,
+    asked: Instant,
+) {
     let parts = match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
         Ok(Ok(Parts { io, read_buf, .. })) => {
             io.into_inner().into_std().map(|socket| (socket, read_buf.to_vec()))
@@ -309,7 +330,7 @@ async fn take_over(context: Rc<Context>, on_upgrade: OnUpgrade, opening: Opening
     };
     let attached = parts.and_then(|(socket, early)| {
         let socket = mio::net::TcpStream::from_std(socket);
-        context.state.borrow_mut().attach(socket, early, opening)
+        context.state.borrow_mut().attach(socket, early, opening, place)
     });
     match attached {
         Ok(()) => {

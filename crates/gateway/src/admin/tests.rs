@@ -140,9 +140,8 @@ async fn metrics_show_what_the_node_holds_now() {
     let (node, cell) = node();
     let admin = start(&node).await;
     cell.set(&WorkerCounters { connections: 3, ..WorkerCounters::default() });
-    for _ in 0..5 {
-        node.connections.acquire();
-    }
+    let places: Vec<_> = (0..5).filter_map(|_| node.connections.enter()).collect();
+    assert_eq!(places.len(), 5);
     node.metrics.set_broker_up(true);
     let (head, body) = admin.ask("GET /metrics").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");

@@ -19,7 +19,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Pace, rate, waiting_max};
+use super::admission::{Pace, Place, rate, waiting_max};
 use super::peer::Peer;
 use super::refusal::{Refusals, answer_at_once};
 use crate::config::ProxyProtocol;
@@ -45,6 +45,7 @@ pub(crate) struct Accepted {
     pub(crate) socket: std::net::TcpStream,
     /// Who is at the other end of the socket: the client, or a proxy in front of it.
     pub(crate) peer: Peer,
+    pub(crate) place: Place,
 }
 
 /// Accepts until `stop` is cancelled or the workers have ended, and turns away who waits then.
@@ -130,15 +131,15 @@ impl Door {
         if is_full {
             return self.refusals.answer(socket, RejectReason::Queue, &self.node.metrics);
         }
-        if !self.node.connections.try_acquire() {
+        let Some(place) = self.node.connections.enter() else {
             return self.refusals.answer(socket, RejectReason::Limit, &self.node.metrics);
-        }
+        };
         match socket.into_std() {
             Ok(socket) => {
-                let accepted = Accepted { socket, peer };
+                let accepted = Accepted { socket, peer, place };
                 self.waiting.push_back((accepted, Instant::now()));
             }
-            Err(error) => self.lose(&error),
+            Err(error) => note_loss(&error),
         }
     }
 
@@ -183,8 +184,9 @@ impl Door {
                 return Ok(Some(due));
             }
             if now - since >= GIVING_UP_MIN && is_gone(&accepted.socket) {
-                self.node.connections.release();
-            } else if let Some(accepted) = self.hand_over(accepted)? {
+                continue;
+            }
+            if let Some(accepted) = self.hand_over(accepted)? {
                 self.waiting.push_front((accepted, since));
                 return Ok(Some(now + WORKERS_PAUSE));
             }
@@ -203,7 +205,7 @@ impl Door {
     /// Gives a connection to the next worker that has room. It comes back if none has.
     fn hand_over(&mut self, mut accepted: Accepted) -> Result<Option<Accepted>, Ended> {
         if let Err(error) = socket::prepare(&accepted.socket, &self.node.config().websocket) {
-            self.lose(&error);
+            note_loss(&error);
             return Ok(None);
         }
         for _ in 0..self.workers.len() {
@@ -215,18 +217,10 @@ impl Door {
                     return Ok(None);
                 }
                 Err(TrySendError::Full(back)) => accepted = back,
-                Err(TrySendError::Closed(_)) => {
-                    self.node.connections.release();
-                    return Err(Ended);
-                }
+                Err(TrySendError::Closed(_)) => return Err(Ended),
             }
         }
         Ok(Some(accepted))
-    }
-
-    fn lose(&self, error: &io::Error) {
-        tracing::debug!(%error, "a connection was lost before it was served");
-        self.node.connections.release();
     }
 
     /// Sends everybody who waits to another node.
@@ -236,13 +230,17 @@ impl Door {
             if let Err(error) = answer_at_once(&accepted.socket, RejectReason::Draining) {
                 tracing::debug!(%error, "a client did not take the answer that the node ends");
             }
-            self.node.connections.release();
+            drop(accepted);
             self.node.connections.set_waiting(self.waiting.len());
             if self.waiting.len().is_multiple_of(TURN_MAX) {
                 yield_now().await;
             }
         }
     }
+}
+
+fn note_loss(error: &io::Error) {
+    tracing::debug!(%error, "a connection was lost before it was served");
 }
 
 /// At this time; never, without one.

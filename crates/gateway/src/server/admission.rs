@@ -1,5 +1,6 @@
 //! Who is let in: how many at once, and how fast.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -46,21 +47,11 @@ impl Connections {
         }
     }
 
-    pub(super) fn try_acquire(&self) -> bool {
-        let is_free = self.open.fetch_add(1, Relaxed) < self.max();
-        if !is_free {
-            self.release();
-        }
-        is_free
-    }
-
-    /// Counts a connection that is known to be allowed: one that changes from HTTP to WebSocket.
-    pub(crate) fn acquire(&self) {
-        self.open.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn release(&self) {
-        self.open.fetch_sub(1, Relaxed);
+    /// A place for one more connection, if there is one.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+        // Dropped at once, it takes back what it has counted.
+        let place = Place(Some(Arc::clone(self)));
+        (self.open.fetch_add(1, Relaxed) < self.max()).then_some(place)
     }
 
     /// Open connections now, those that wait too.
@@ -112,6 +103,50 @@ impl Connections {
 /// Whether a lack that was noted with `lacked` counts at a time.
 fn is_recent(lacked: u64, now: u64) -> bool {
     lacked > 0 && now < lacked + LACK_MS
+}
+
+/// The place of one connection among those that may be open. It goes with the connection wherever that goes, from the
+/// acceptor to a worker and from HTTP to WebSocket, so that the count is never a moment without it.
+#[derive(Debug)]
+pub(crate) struct Place(Option<Arc<Connections>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(connections) = &self.0 {
+            connections.open.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// The places of a worker's WebSockets, as a number: each place by itself would cost every idle connection a pointer.
+#[derive(Debug)]
+pub(crate) struct Places {
+    connections: Arc<Connections>,
+    count: usize,
+}
+
+impl Places {
+    pub(crate) fn new(connections: Arc<Connections>) -> Self {
+        Self { connections, count: 0 }
+    }
+
+    /// Takes one in. It counts as before.
+    pub(crate) fn keep(&mut self, mut place: Place) {
+        self.count += usize::from(place.0.take().is_some());
+    }
+
+    /// Gives one of them back.
+    pub(crate) fn give_back(&mut self) {
+        debug_assert!(self.count > 0, "what was not kept cannot be given back");
+        self.count -= 1;
+        self.connections.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(self.count, Relaxed);
+    }
 }
 
 /// Connections that are let in per second.
@@ -226,6 +261,27 @@ mod tests {
         assert_eq!((rate(&config, 4), waiting_max(&config, 4)), (8_000, WAITING_MAX));
         config.server.accept_rate = 20;
         assert_eq!((rate(&config, 4), waiting_max(&config, 4)), (20, 200));
+    }
+
+    #[test]
+    fn as_many_places_as_may_be_taken() {
+        let connections = Arc::new(Connections::new(2));
+        let first = connections.enter().unwrap();
+        let second = connections.enter();
+        assert!(second.is_some() && connections.enter().is_none());
+        drop(first);
+        assert_eq!(connections.open(), 1);
+        let mut kept = Places::new(Arc::clone(&connections));
+        kept.keep(connections.enter().unwrap());
+        kept.keep(second.unwrap());
+        assert_eq!(connections.open(), 2);
+        kept.give_back();
+        assert_eq!(connections.open(), 1);
+        connections.set_max(1);
+        assert!(connections.enter().is_none());
+        drop(kept);
+        assert!(connections.enter().is_some());
+        assert_eq!(connections.open(), 0);
     }
 
     #[test]

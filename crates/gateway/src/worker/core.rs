@@ -29,7 +29,7 @@ use crate::access::Key;
 use crate::config::Config;
 use crate::metrics::{CloseReason, WorkerCounters};
 use crate::node::{Node, error_code};
-use crate::server::Peer;
+use crate::server::{Peer, Place, Places};
 use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
 
 /// The worker's read buffer. No connection has one of its own.
@@ -76,6 +76,8 @@ pub(crate) struct State {
     registry: Registry,
     pub(super) fanout: Fanout,
     pub(super) sessions: Sessions,
+    /// Of the sessions.
+    places: Places,
     pub(super) keyring: Keyring,
     pub(super) plan: Plan,
     pub(super) counters: WorkerCounters,
@@ -123,6 +125,7 @@ impl State {
         let mut state = Self {
             worker,
             fanout: Fanout::new(Arc::clone(&node.hub), worker, limits(&node.config())),
+            places: Places::new(Arc::clone(&node.connections)),
             node,
             inbox,
             registry,
@@ -168,6 +171,7 @@ impl State {
         mut socket: TcpStream,
         early: Vec<u8>,
         opening: Opening,
+        place: Place,
     ) -> io::Result<()> {
         let connection = self.fanout.attach();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -177,9 +181,9 @@ impl State {
             return Err(error);
         }
         let serial = self.sessions.insert(connection, socket, self.second);
+        self.places.keep(place);
         tracing::debug!(worker = self.worker, session = serial, client = %opening.client, "a WebSocket connection is open");
         self.counters.opened += 1;
-        self.node.connections.acquire();
         self.shield(connection, |state| state.welcome(connection, early, opening));
         Ok(())
     }
@@ -536,7 +540,7 @@ impl State {
             reason,
             "a WebSocket connection has ended"
         );
-        self.node.connections.release();
+        self.places.give_back();
         // Last: whatever happens in it, the numbers are right.
         self.fanout.detach(connection);
     }

@@ -73,6 +73,7 @@ const NOT_RUN: &[(&str, &str, usize)] = &[
     ("README.md", "figure", 1),
     ("docs/ARCHITECTURE.md", "figure", 1),
     ("docs/reference/cli.md", "parsed", ANY),
+    ("docs/tutorials/cluster-on-a-laptop.md", "figure", 1),
 ];
 
 /// Pages that are read at once. They mostly wait.

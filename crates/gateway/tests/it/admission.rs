@@ -18,6 +18,7 @@ const BURST: usize = 16;
 
 const WAITING: &str = "tickcast_connections_waiting";
 const HTTP: &str = r#"tickcast_connections{transport="http"}"#;
+const WEBSOCKET: &str = r#"tickcast_connections{transport="websocket"}"#;
 const OPENED: &str = r#"tickcast_connections_opened_total{transport="websocket"}"#;
 
 fn paced(rate: usize) -> impl FnOnce(&mut Config) {
@@ -99,6 +100,25 @@ async fn when_as_many_wait_as_may_the_next_is_told_to_come_back() {
     assert_eq!(node.metric("tickcast_connections_waiting_max").await, 10.0);
     for raw in &mut served {
         assert_eq!(raw.get("/healthz", "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_its_place_at_every_moment_of_its_handshake() {
+    let node = Node::with(|config| config.server.max_connections = 1).await;
+    for _ in 0..200 {
+        let mut first = node.raw().await;
+        let others = async {
+            for _ in 0..5 {
+                let answer = node.raw().await.answer().await;
+                let refused = (503, "too_many_connections");
+                assert_eq!((answer.status, answer.problem().as_str()), refused);
+            }
+        };
+        tokio::join!(first.upgrade(), others);
+        drop(first);
+        until("room", || async { node.metric(HTTP).await + node.metric(WEBSOCKET).await == 0.0 })
+            .await;
     }
 }
 
