@@ -21,6 +21,7 @@ pub(crate) use self::bearer::{of_handshake, of_request};
 pub(crate) use self::key::{Key, RANDOM_BYTES, is_key, write_key};
 use crate::config::{Config, KeyHash, Right, SubscribeRule};
 use crate::metrics::{AuthFailure, Metrics};
+use crate::server::Peer;
 
 /// The keys in force. Reading them takes no lock.
 #[derive(Debug)]
@@ -209,8 +210,8 @@ impl Denied {
         Rejection { topic: topic.as_str().to_owned(), code, message }
     }
 
-    /// Counts it, and tells the log whose key it was.
-    pub(crate) fn noted(self, metrics: &Metrics, who: Option<&Key>) -> Self {
+    /// Counts it, and tells the log who asked and whose key it was; never the key itself.
+    pub(crate) fn noted(self, metrics: &Metrics, asker: Asker, who: Option<&Key>) -> Self {
         let reason = match self {
             Self::UnknownKey => AuthFailure::UnknownKey,
             Self::MissingKey(_) => AuthFailure::MissingKey,
@@ -218,7 +219,25 @@ impl Denied {
             Self::RateLimited(_) => AuthFailure::RateLimited,
         };
         metrics.count_auth_failure(reason);
-        tracing::debug!(key = who.map(Key::name), reason = %self.message(), "not allowed");
+        let key = who.map(Key::name);
+        match asker {
+            Asker::Client(client) => {
+                tracing::debug!(%client, key, reason = %self.message(), "not allowed");
+            }
+            Asker::Session { worker, session } => {
+                tracing::debug!(worker, session, key, reason = %self.message(), "not allowed");
+            }
+        }
         self
     }
+}
+
+/// Who asked for what is not allowed, as the log calls them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asker {
+    /// The client that sent a request, as the trusted proxies name it.
+    Client(Peer),
+    /// A WebSocket. It does not hold its client's address: the log has that with the same two numbers from when the
+    /// connection opened.
+    Session { worker: usize, session: u32 },
 }

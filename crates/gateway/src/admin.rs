@@ -32,6 +32,7 @@ use self::health::Purpose;
 use self::spare::Spare;
 use crate::api::problem::Problem;
 use crate::node::Node;
+use crate::server::Peer;
 
 /// Connections served at once: a few scrapers and probes need one each, for a moment. Beyond it the kernel's backlog
 /// holds new ones until one has ended.
@@ -65,9 +66,10 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
             Some(_ended) = connections.join_next() => spare.restore(&listener),
             () = tokio::time::sleep(ACCEPT_PAUSE), if spare.is_used() => spare.restore(&listener),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((socket, _peer)) => {
+                Ok((socket, peer)) => {
+                    let peer = Peer::from(peer.ip());
                     let timeout = if spare.is_used() { SPARE_TIMEOUT } else { CONNECTION_TIMEOUT };
-                    connections.spawn(serve_connection(socket, Arc::clone(&node), timeout));
+                    connections.spawn(serve_connection(socket, peer, Arc::clone(&node), timeout));
                 }
                 Err(error) if spare::is_lack_of_files(&error) => {
                     node.connections.note_lack_of_files();
@@ -85,10 +87,10 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
     }
 }
 
-async fn serve_connection(socket: TcpStream, node: Arc<Node>, timeout: Duration) {
+async fn serve_connection(socket: TcpStream, peer: Peer, node: Arc<Node>, timeout: Duration) {
     let service = service_fn(|request: Request<Incoming>| {
         let node = Arc::clone(&node);
-        async move { Ok::<_, Infallible>(answer(&node, &request).await) }
+        async move { Ok::<_, Infallible>(answer(&node, peer, &request).await) }
     });
     let connection = http1::Builder::new()
         // Without a timer hyper ignores the timeout.
@@ -104,11 +106,11 @@ async fn serve_connection(socket: TcpStream, node: Arc<Node>, timeout: Duration)
 }
 
 /// Answers a request. hyper leaves the body of an answer to HEAD out and keeps its length.
-async fn answer(node: &Arc<Node>, request: &Request<Incoming>) -> Answer {
+async fn answer(node: &Arc<Node>, peer: Peer, request: &Request<Incoming>) -> Answer {
     let (method, uri) = (request.method(), request.uri());
     let path = uri.path();
     if path.starts_with(ADMIN)
-        && let Err(problem) = door::authorize(node, uri, request.headers())
+        && let Err(problem) = door::authorize(node, peer, uri, request.headers())
     {
         return problem.into_response();
     }

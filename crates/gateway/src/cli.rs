@@ -178,7 +178,8 @@ Examples:
   tickcast doctor --config /etc/tickcast.toml
   tickcast doctor --redis redis://127.0.0.1:6379 --json
 
-It takes the flags of `serve` and looks at what a node started with them would find. Nothing is changed anywhere.
+It takes the flags of `serve` and looks at what a node started with them would find: the machine, the settings, the
+keys and who needs none, and Redis. Nothing is changed anywhere.
 The exit code is 0 if nothing has failed, warnings or not, and 1 otherwise.")]
 pub struct DoctorArgs {
     /// The flags of the node.

@@ -116,7 +116,7 @@ pub(crate) async fn handle(
     } else {
         let (parts, body) = request.into_parts();
         let mut upload = Upload::new(body);
-        let answer = dispatch(node, route, &parts, &mut upload, &grant).await;
+        let answer = dispatch(node, client, &parts, &mut upload, &grant).await;
         let mut answer = answer.unwrap_or_else(Problem::into_response);
         if !upload.is_done() {
             // What the client still sends would be taken for its next request.
@@ -149,14 +149,14 @@ fn upgrade(
     let config = context.node.config();
     websocket::check_origin(&config.access.origins, request.headers())?;
     let topics_max = config.limits.subscriptions_per_connection;
-    let who = access::of_handshake(&context.node, request.headers())?;
+    let who = access::of_handshake(&context.node, client, request.headers())?;
     let topics = websocket::read_subscriptions(request.uri().query(), topics_max)?;
     context.upgrade(request, visitor, Opening { topics, who, client })
 }
 
 async fn dispatch(
     node: &Node,
-    route: Route,
+    client: Peer,
     parts: &Parts,
     upload: &mut Upload<Incoming>,
     grant: &Grant,
@@ -168,11 +168,11 @@ async fn dispatch(
     if is_post && grant.is_refused() {
         return Err(foreign_page(&parts.headers));
     }
-    match route {
-        Route::Publish => publish::publish(node, raw_topic, parts, upload).await,
-        Route::PublishBatch if is_post => batch::publish(node, parts, upload).await,
+    match Route::of(&parts.method, path) {
+        Route::Publish => publish::publish(node, client, raw_topic, parts, upload).await,
+        Route::PublishBatch if is_post => batch::publish(node, client, parts, upload).await,
         // hyper leaves the body of an answer to HEAD out and keeps its length.
-        Route::Topic if is_read => topic::read(node, raw_topic, parts).await,
+        Route::Topic if is_read => topic::read(node, client, raw_topic, parts).await,
         Route::Health if is_read => health::check(node),
         Route::Options => Ok(options(path, grant)),
         _ => Err(match allowed_methods(path) {

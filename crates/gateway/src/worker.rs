@@ -22,6 +22,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -122,7 +123,10 @@ async fn serve(setup: Setup) -> io::Result<()> {
     context.requests.close();
     tokio::select! {
         () = context.requests.wait() => {}
-        () = context.node.life.ending().cancelled() => {}
+        () = context.node.life.ending().cancelled() => {
+            // They end with this worker, and nobody sees them after it.
+            context.node.life.tally().cut.fetch_add(context.requests.len() as u64, Relaxed);
+        }
     }
     context.state.borrow_mut().is_drained = true;
     context.wake.notify_one();
@@ -276,6 +280,8 @@ impl Context {
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let asked = Instant::now();
         let (response, on_upgrade) = handshake::accept(&mut request)?;
+        #[cfg(feature = "testing")]
+        let reload = faults::AwaitReload::of(&request, &self.node);
         drop(request);
         let Some(place) = visitor.place.take() else {
             let detail = "this connection has become a WebSocket before";
@@ -284,6 +290,8 @@ impl Context {
         let context = Rc::clone(self);
         self.requests.spawn_local(async move {
             let node = Arc::clone(&context.node);
+            #[cfg(feature = "testing")]
+            reload.wait(&node).await;
             shielded(&node, pin!(take_over(context, on_upgrade, opening, place, asked))).await;
         });
         Ok(response.map(|()| Full::default()))

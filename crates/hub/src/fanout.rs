@@ -7,6 +7,7 @@
 mod commands;
 mod counters;
 mod flush;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -14,17 +15,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
-use tickcast_protocol::{Mode, Publication, Rate, ResetReason, ServerMessage, Topic};
+use tickcast_protocol::{Mode, Publication, Rate, ServerMessage, Topic};
 
 use crate::hub::Hub;
 use crate::inbox::{Item, LocalTopic};
 use crate::log::TopicLog;
-use crate::options::TopicOptions;
 use crate::wheel::Wheel;
 
 use commands::{Ack, Start, numbers_of};
 pub use counters::{Counters, Gaps};
 pub use flush::{Committed, Plan};
+use tables::{Connection, Flags, LocalState, NONE, Subscription, Timer, ready_at, to_u32};
 
 /// A connection of this worker, as long as it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,112 +63,6 @@ pub struct FanoutLimits {
 const MIRROR_PUBLICATIONS: usize = 1000;
 const MIRROR_BYTES: usize = 1 << 20;
 
-/// "No index" in the tables.
-const NONE: u32 = u32::MAX;
-
-#[derive(Debug)]
-struct LocalState {
-    name: Topic,
-    generation: u32,
-    options: TopicOptions,
-    log: Option<TopicLog>,
-    subscriptions: Vec<u32>,
-    /// Acknowledgements that wait for this topic.
-    acks: Vec<u64>,
-    /// The marking of subscriptions waits for the end of the flush interval.
-    is_deferred: bool,
-    /// The hub's log keeps nothing at or before this offset.
-    floor: u64,
-    /// The mirror is longer than the hub's log until the next turn.
-    is_long: bool,
-}
-
-#[derive(Debug)]
-struct Subscription {
-    /// Offset of the last publication handed to the socket.
-    cursor: u64,
-    /// With a rate: no value before this millisecond. 0 before the first value.
-    ready_at: u64,
-    topic: u32,
-    connection: u32,
-    /// Index in the topic's list, for removal in constant time.
-    slot: u32,
-    /// The connection's next subscription.
-    next: u32,
-    /// The connection's next dirty subscription.
-    next_dirty: u32,
-    /// Milliseconds between two values; 0 for no rate.
-    interval_ms: u32,
-    mode: Mode,
-    flags: Flags,
-}
-
-/// What a subscription is in the middle of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Flags(u8);
-
-impl Flags {
-    /// Not acknowledged yet: nothing may be sent.
-    const PENDING: u8 = 1;
-    /// In its connection's list of dirty subscriptions.
-    const DIRTY: u8 = 1 << 1;
-    /// A timer will mark it dirty when its rate allows.
-    const TIMED: u8 = 1 << 2;
-    /// Its `since` was older than the log: a gap is no fault of its socket.
-    const EXPIRED: u8 = 1 << 3;
-    /// Owes a `reset` before the next publication, because of a broker restart,
-    const RESET_RESTART: u8 = 1 << 4;
-    /// or because of an epoch in `since` that is not the topic's,
-    const RESET_EPOCH: u8 = 1 << 5;
-    /// or because of an offset in `since` that does not exist yet.
-    const RESET_AHEAD: u8 = 1 << 6;
-    const RESET: u8 = Self::RESET_RESTART | Self::RESET_EPOCH | Self::RESET_AHEAD;
-
-    fn has(self, flag: u8) -> bool {
-        self.0 & flag != 0
-    }
-
-    fn set(&mut self, flag: u8) {
-        self.0 |= flag;
-    }
-
-    fn clear(&mut self, flags: u8) {
-        self.0 &= !flags;
-    }
-
-    fn reset_reason(self) -> Option<ResetReason> {
-        if self.has(Self::RESET_RESTART) {
-            Some(ResetReason::BrokerRestart)
-        } else if self.has(Self::RESET_EPOCH) {
-            Some(ResetReason::UnknownEpoch)
-        } else {
-            self.has(Self::RESET_AHEAD).then_some(ResetReason::OffsetAhead)
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Connection {
-    first: u32,
-    dirty_head: u32,
-    dirty_tail: u32,
-    subscriptions: u32,
-    /// Names in subscribe commands that wait for topics.
-    waiting: u32,
-    is_queued: bool,
-    is_blocked: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Timer {
-    /// A subscription's rate allows the next value.
-    Rate(u32),
-    /// A topic's flush interval ends.
-    Flush { topic: u32, generation: u32 },
-    /// A subscribe command has waited long enough.
-    Settle(u64),
-}
-
 /// The fan-out of one worker.
 #[derive(Debug)]
 pub struct Fanout {
@@ -194,11 +89,6 @@ pub struct Fanout {
     /// Counts the changes of logs: what was gathered at one count is what is owed at the same count.
     stamp: u64,
     counters: Counters,
-}
-
-/// When a subscription may have its next value. Never 0, which means that it had none.
-fn ready_at(sent_at: u64, interval_ms: u32) -> u64 {
-    (sent_at + u64::from(interval_ms)).max(1)
 }
 
 impl Fanout {
@@ -624,9 +514,4 @@ impl Marker<'_> {
             self.queue.push_back(owner);
         }
     }
-}
-
-/// Table indices: a worker has fewer than four billion of anything, because each costs more than a byte.
-fn to_u32(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(NONE)
 }

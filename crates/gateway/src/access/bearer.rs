@@ -5,23 +5,32 @@ use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
-use super::{Denied, Key};
+use super::{Asker, Denied, Key};
 use crate::node::Node;
+use crate::server::Peer;
 
 /// What the sub-protocol of a key begins with.
 const PROTOCOL_PREFIX: &str = "bearer.";
 
-/// Who sends a request.
-pub(crate) fn of_request(node: &Node, headers: &HeaderMap) -> Result<Option<Arc<Key>>, Denied> {
-    identify(node, in_authorization(headers))
+/// Whose key a client's request presents.
+pub(crate) fn of_request(
+    node: &Node,
+    client: Peer,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Key>>, Denied> {
+    identify(node, client, in_authorization(headers))
 }
 
-/// Who opens a WebSocket.
-pub(crate) fn of_handshake(node: &Node, headers: &HeaderMap) -> Result<Option<Arc<Key>>, Denied> {
+/// Whose key a client presents that opens a WebSocket.
+pub(crate) fn of_handshake(
+    node: &Node,
+    client: Peer,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Key>>, Denied> {
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
     let offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
     let in_protocol = offered.filter_map(|name| name.trim().strip_prefix(PROTOCOL_PREFIX));
-    identify(node, in_authorization(headers).chain(in_protocol))
+    identify(node, client, in_authorization(headers).chain(in_protocol))
 }
 
 /// The text of each `Authorization: Bearer`; one that cannot be read is empty, which is no key. Other schemes are no
@@ -38,13 +47,14 @@ fn in_authorization(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Which of several keys is meant cannot be told, so they are none.
 fn identify<'a>(
     node: &Node,
+    client: Peer,
     mut bearers: impl Iterator<Item = &'a str>,
 ) -> Result<Option<Arc<Key>>, Denied> {
     let who = match (bearers.next(), bearers.next()) {
         (_, Some(_)) => Err(Denied::UnknownKey),
         (bearer, None) => node.access.current().identify(bearer),
     };
-    who.map_err(|denied| denied.noted(&node.metrics, None))
+    who.map_err(|denied| denied.noted(&node.metrics, Asker::Client(client), None))
 }
 
 #[cfg(test)]

@@ -11,25 +11,34 @@ use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
 use tickcast_protocol::ErrorCode;
 
-use crate::access;
+use crate::access::{self, Asker};
 use crate::api::problem::Problem;
 use crate::node::Node;
+use crate::server::Peer;
 
-/// Whether a request to the admin listener may act as operator.
+/// Whether a request to the admin listener may act as operator. It comes through a connection of `peer`.
 ///
 /// # Errors
 /// 401 or 403, as a [`Problem`].
-pub(crate) fn authorize(node: &Node, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn authorize(
+    node: &Node,
+    peer: Peer,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
     if headers.contains_key(ORIGIN) {
         return Err(forbidden("pages may not do this: the request has an `Origin`"));
     }
-    let who = access::of_request(node, headers)?;
-    let is_loopback = node.config().server.admin_listen.ip().to_canonical().is_loopback();
+    let config = node.config();
+    let client = peer.of_request(&config, headers);
+    let who = access::of_request(node, client, headers)?;
+    let is_loopback = config.server.admin_listen.ip().to_canonical().is_loopback();
     if who.is_none() && is_loopback && !is_addressed_plainly(uri, headers) {
         return Err(forbidden("without a key, `Host` must be an IP address or `localhost`"));
     }
     let allowed = node.access.current().may_administer(who.as_deref(), is_loopback);
-    Ok(allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))?)
+    let asker = Asker::Client(client);
+    Ok(allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))?)
 }
 
 fn forbidden(detail: &str) -> Problem {

@@ -21,25 +21,28 @@ use super::problem::Problem;
 use super::publish::{admit, read_key};
 use super::upload::{Bound, Upload};
 use super::{Answer, append, append_place, expect_no_query, json};
-use crate::access::{self, Denied};
+use crate::access::{self, Asker, Denied};
 use crate::config::{Limits, Right};
 use crate::node::{Item, Node};
+use crate::server::Peer;
 
 mod elements;
 
 /// Publishes the items of the body.
 pub(crate) async fn publish<B>(
     node: &Node,
+    client: Peer,
     parts: &Parts,
     upload: &mut Upload<B>,
 ) -> Result<Answer, Problem>
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
-    let who = access::of_request(node, &parts.headers)?;
+    let who = access::of_request(node, client, &parts.headers)?;
+    let asker = Asker::Client(client);
     expect_no_query(&parts.uri)?;
     if who.is_none() && node.access.current().has_keys() {
-        return Err(Denied::MissingKey(Right::Publish).noted(&node.metrics, None).into());
+        return Err(Denied::MissingKey(Right::Publish).noted(&node.metrics, asker, None).into());
     }
     let key = read_key(&parts.headers)?;
     let config = node.config();
@@ -51,11 +54,11 @@ where
         let policy = node.access.current();
         let judge = |topic: &Topic| {
             let allowed = policy.may_publish(who.as_deref(), topic);
-            allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))
+            allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))
         };
         Batch::read(&body, limits, key, &judge)?
     };
-    admit(node, who.as_deref(), items.len())?;
+    admit(node, asker, who.as_deref(), items.len())?;
     let results = if items.is_empty() { Vec::new() } else { node.publish(items).await };
     Ok(report(&fates, results))
 }

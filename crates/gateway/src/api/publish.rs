@@ -15,8 +15,9 @@ use tickcast_protocol::limits::{self, KEY_BYTES_MAX};
 use super::problem::Problem;
 use super::upload::{Bound, Upload};
 use super::{Answer, append_place, expect_no_query, json, read_topic};
-use crate::access::{self, Denied, Key};
+use crate::access::{self, Asker, Denied, Key};
 use crate::node::{Item, Node};
+use crate::server::Peer;
 
 /// Names the publication, so that sending it again cannot publish it again.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -27,6 +28,7 @@ pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("ide
 /// Publishes the body to the topic that `raw_topic` names, percent-encoded.
 pub(crate) async fn publish<B>(
     node: &Node,
+    client: Peer,
     raw_topic: &str,
     parts: &Parts,
     upload: &mut Upload<B>,
@@ -34,18 +36,19 @@ pub(crate) async fn publish<B>(
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
-    let who = access::of_request(node, &parts.headers)?;
+    let who = access::of_request(node, client, &parts.headers)?;
     let topic = read_topic(raw_topic)?;
     expect_no_query(&parts.uri)?;
     let allowed = node.access.current().may_publish(who.as_deref(), &topic);
-    allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))?;
+    let asker = Asker::Client(client);
+    allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))?;
     let key = read_key(&parts.headers)?.map(str::to_owned);
     let config = node.config();
     let limit = config.limits.payload_bytes.bytes();
     let bound = Bound { bytes: limit, code: ErrorCode::PayloadTooLarge };
     let body = upload.read(&parts.headers, bound, config.http.body_timeout).await?;
     let data = read_payload(&body)?;
-    admit(node, who.as_deref(), 1)?;
+    admit(node, asker, who.as_deref(), 1)?;
 
     let results = node.publish(vec![Item { topic: topic.clone(), data, key }]).await;
     // One item has one result; without it nobody could say what became of the publication.
@@ -62,9 +65,14 @@ where
 }
 
 /// Takes publications from the rate of a key.
-pub(super) fn admit(node: &Node, who: Option<&Key>, publications: usize) -> Result<(), Denied> {
+pub(super) fn admit(
+    node: &Node,
+    asker: Asker,
+    who: Option<&Key>,
+    publications: usize,
+) -> Result<(), Denied> {
     let admitted = who.map_or(Ok(()), |key| key.admit(publications));
-    admitted.map_err(|denied| denied.noted(&node.metrics, who))
+    admitted.map_err(|denied| denied.noted(&node.metrics, asker, who))
 }
 
 /// Reads the idempotency key of a request.

@@ -10,17 +10,24 @@ use tickcast_protocol::{ErrorCode, Position, Publication, Topic};
 
 use super::problem::Problem;
 use super::{Answer, append, append_place, json, read_topic, text};
-use crate::access;
+use crate::access::{self, Asker};
 use crate::node::Node;
+use crate::server::Peer;
 
 /// Reads the topic that `raw_topic` names, percent-encoded.
-pub(crate) async fn read(node: &Node, raw_topic: &str, parts: &Parts) -> Result<Answer, Problem> {
-    let who = access::of_request(node, &parts.headers)?;
+pub(crate) async fn read(
+    node: &Node,
+    client: Peer,
+    raw_topic: &str,
+    parts: &Parts,
+) -> Result<Answer, Problem> {
+    let who = access::of_request(node, client, &parts.headers)?;
     let topic = read_topic(raw_topic)?;
     let history_max = {
         let config = node.config();
         let allowed = node.access.current().may_subscribe(&config, who.as_deref(), &topic);
-        allowed.map_err(|denied| denied.noted(&node.metrics, who.as_deref()))?;
+        let asker = Asker::Client(client);
+        allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))?;
         config.for_topic(topic.as_str()).history
     };
     let history = read_history_option(parts.uri.query(), history_max)?;

@@ -4,6 +4,7 @@
 //! and if it is not good, what to do. It connects to Redis as a node does, and leaves nothing there.
 
 mod finding;
+mod keys;
 mod machine;
 mod redis;
 #[cfg(test)]
@@ -36,6 +37,7 @@ fn examine(config: &Config, warnings: &[Warning]) -> Result<Report, Failure> {
     let mut report = Report::default();
     report.section("This machine", machine::examine(config));
     report.section("Configuration", settings(warnings));
+    report.section("Keys", keys::examine(config));
     let redis = &config.broker.redis;
     let findings = match redis.address() {
         Ok(Some(url)) => {

@@ -127,7 +127,7 @@ impl Server {
         let [followed, closed, lost, cut] =
             [&tally.followed, &tally.closed, &tally.lost, &tally.cut]
                 .map(|count| count.load(Relaxed));
-        // What counts as open still has lost its worker, or is a request that was cut.
+        // What counts as open still belongs to a worker that has not ended.
         let cut = cut + self.node.connections.open() as u64;
         let elapsed = clock.begun.elapsed();
         tracing::info!(connections, followed, closed, lost, cut, ?elapsed, in_time, "stopped");

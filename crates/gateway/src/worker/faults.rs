@@ -1,11 +1,16 @@
-//! Panics on request, for the tests of what a panic ends. Only in builds with the feature `testing`.
+//! Panics and delays on request, for the tests of what they lead to. Only in builds with the feature `testing`.
 //!
 //! `{"type":"panic","at":"flush"}` makes the next flush of the connection panic, and so on for each [`Place`]. A request
-//! with the header `x-panic` panics while it is answered.
+//! with the header `x-panic` panics while it is answered. A handshake with the header `x-await-reload` is answered, and
+//! its connection joins the worker only after the next reload.
+
+use std::time::Duration;
 
 use hyper::Request;
 use serde::Deserialize;
 use tickcast_hub::ConnectionId;
+
+use crate::node::Node;
 
 /// Where in the life of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -46,6 +51,23 @@ impl Faults {
         if let Some(index) = self.0.iter().position(|fault| *fault == (connection, place)) {
             self.0.swap_remove(index);
             strike(place);
+        }
+    }
+}
+
+/// The keys at the time of a handshake that is to wait until there are others.
+#[derive(Debug)]
+pub(super) struct AwaitReload(Option<u64>);
+
+impl AwaitReload {
+    pub(super) fn of<B>(request: &Request<B>, node: &Node) -> Self {
+        let is_asked = request.headers().contains_key("x-await-reload");
+        Self(is_asked.then(|| node.access.generation()))
+    }
+
+    pub(super) async fn wait(self, node: &Node) {
+        while self.0 == Some(node.access.generation()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }

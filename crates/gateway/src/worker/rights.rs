@@ -14,7 +14,7 @@ use tickcast_protocol::{
 
 use super::core::State;
 use super::session::Phase;
-use crate::access::{Denied, Key, Policy};
+use crate::access::{Asker, Denied, Key, Policy};
 use crate::config::{KeyHash, Right};
 use crate::metrics::CloseReason;
 
@@ -118,6 +118,12 @@ impl State {
         self.sessions.get(connection)?.who.and_then(|who| self.keyring.get(who)).cloned()
     }
 
+    /// How the log calls a connection that is denied something.
+    fn asker(&mut self, connection: ConnectionId) -> Asker {
+        let session = self.sessions.get(connection).map_or(0, |session| session.serial);
+        Asker::Session { worker: self.worker, session }
+    }
+
     /// Carries out an auth command.
     pub(super) fn authenticate(
         &mut self,
@@ -136,7 +142,8 @@ impl State {
             Err(denied) => return self.refuse_key(connection, id, denied),
         };
         if let Some(topic) = self.refused_topic(connection, &policy, key.as_deref()) {
-            let denied = Denied::NoRight(Right::Subscribe).noted(&node.metrics, key.as_deref());
+            let denied = Denied::NoRight(Right::Subscribe);
+            let denied = denied.noted(&node.metrics, self.asker(connection), key.as_deref());
             let message = format!(
                 "the key has no right to subscribe to `{topic}`, which this connection holds; unsubscribe it first"
             );
@@ -151,14 +158,10 @@ impl State {
 
     /// Answers a wrong key. Who goes on trying is closed.
     fn refuse_key(&mut self, connection: ConnectionId, id: Option<&Id>, denied: Denied) {
-        let denied = denied.noted(&self.node.metrics, None);
+        let asker = self.asker(connection);
+        let denied = denied.noted(&self.node.metrics, asker, None);
         self.reply_error(connection, id, denied.code(), &denied.message());
         if let Some(session) = self.sessions.get(connection) {
-            tracing::debug!(
-                worker = self.worker,
-                session = session.serial,
-                "it presented a wrong key"
-            );
             session.wrong_keys += 1;
             if session.wrong_keys >= WRONG_KEYS_MAX {
                 let reason = "too many wrong keys";
@@ -179,12 +182,14 @@ impl State {
             return items;
         }
         let (config, key) = (node.config(), self.key_of(connection));
+        let asker = self.asker(connection);
         let judge = |item: Result<SubscribeItem, Rejection>| {
             let item = item?;
             match policy.may_subscribe(&config, key.as_deref(), &item.topic) {
                 Ok(()) => Ok(item),
                 Err(denied) => {
-                    Err(denied.noted(&node.metrics, key.as_deref()).rejection(&item.topic))
+                    let denied = denied.noted(&node.metrics, asker, key.as_deref());
+                    Err(denied.rejection(&item.topic))
                 }
             }
         };
@@ -201,9 +206,9 @@ impl State {
     ) -> Result<(), (ErrorCode, String)> {
         let node = Arc::clone(&self.node);
         let (config, policy) = (node.config(), node.access.current());
-        let key = self.key_of(connection);
+        let (key, asker) = (self.key_of(connection), self.asker(connection));
         let refuse = |denied: Denied| {
-            let denied = denied.noted(&node.metrics, key.as_deref());
+            let denied = denied.noted(&node.metrics, asker, key.as_deref());
             (denied.code(), denied.message().into_owned())
         };
         if !policy.has_keys() && !config.websocket.publish {

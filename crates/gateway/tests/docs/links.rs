@@ -69,6 +69,39 @@ fn every_page_is_in_the_index() {
     }
 }
 
+/// Targets of the Makefile that the README need not name: it has `cargo run`, and the others are parts of those it names.
+const UNNAMED_TARGETS: [&str; 3] = ["run", "setup", "fmt"];
+
+#[test]
+fn the_readme_names_the_commands_of_the_makefile() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("a page");
+    let (makefile, readme) = (read("Makefile"), read("README.md"));
+    let targets = makefile.lines().filter_map(|line| line.strip_prefix("## ")?.split_once(": "));
+    let targets: HashSet<&str> = targets.map(|(target, _)| target).collect();
+    assert!(targets.len() > 5, "{targets:?}");
+    let commands = readme.lines().filter_map(|line| line.strip_prefix("make "));
+    let named: HashSet<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    let expected: HashSet<&str> =
+        targets.into_iter().filter(|target| !UNNAMED_TARGETS.contains(target)).collect();
+    assert_eq!(named, expected);
+}
+
+/// What an operator looks for first.
+#[test]
+fn the_readme_leads_to_keys_clusters_drain_reload_and_dashboards() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the page");
+    let linked: HashSet<&str> = links(&readme).collect();
+    for (word, target) in [
+        ("**Keys**", "docs/reference/http-api.md#keys"),
+        ("SIGHUP", "docs/reference/configuration.md"),
+        ("`tickcast drain`", "docs/how-to/upgrade-without-a-storm.md"),
+        ("dashboard", "deploy/grafana"),
+        ("make cluster ", "docs/tutorials/cluster-on-a-laptop.md"),
+    ] {
+        assert!(readme.contains(word) && linked.contains(target), "{word}: {target}");
+    }
+}
+
 #[test]
 fn every_function_of_the_architecture_exists() {
     let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the page");

@@ -1,5 +1,8 @@
 //! `tickcast doctor` against servers that are as they should be, and servers that are not.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::Value;
 
 use crate::program::command;
@@ -17,14 +20,14 @@ fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &error)
 }
 
-/// Runs it on a URL and gives the exit code, and each finding of Redis as `level check: value -> fix`.
-fn findings(url: &str) -> (Option<i32>, Vec<String>) {
-    let (code, text) = doctor(&["--json", "--redis", url]);
+/// Runs it and gives the exit code, and each finding of a section as `level check: value -> fix`.
+fn findings_of(section: &str, arguments: &[&str]) -> (Option<i32>, Vec<String>) {
+    let (code, text) = doctor(&[&["--json"], arguments].concat());
     let report: Value =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     assert_eq!(report["ok"], code == Some(0), "{text}");
     let all = report["findings"].as_array().expect("a list");
-    let ours = all.iter().filter(|finding| finding["section"] == "Broker");
+    let ours = all.iter().filter(|finding| finding["section"] == section);
     let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let line = |finding: &Value| {
         let [level, check, value, fix] =
@@ -32,6 +35,11 @@ fn findings(url: &str) -> (Option<i32>, Vec<String>) {
         format!("{level} {check}: {value} -> {fix}")
     };
     (code, ours.map(line).collect())
+}
+
+/// As [`findings_of`], of the Redis at a URL.
+fn findings(url: &str) -> (Option<i32>, Vec<String>) {
+    findings_of("Broker", &["--redis", url])
 }
 
 /// The findings that are not good.
@@ -90,6 +98,70 @@ fn a_wrong_configuration_has_failed_without_a_password() {
     assert!(text.contains("`server.workers` = 9999") && text.contains("`99999`"), "{text}");
     assert!(text.contains("2 checks have failed") && !text.contains(PASSWORD), "{text}");
     assert_eq!(doctor(&["--redis"]).0, Some(2));
+}
+
+#[test]
+fn keys_are_looked_at_and_nobody_is_let_in_by_mistake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [keys, config] = ["keys.toml", "tickcast.toml"].map(|name| folder.path().join(name));
+    let hash = tickcast::config::KeyHash::of("tck_x");
+    let table = format!("[[access.key]]\nname = 'feed'\nhash = '{hash}'\nrights = ['publish']\n");
+    std::fs::write(&keys, &table).expect("a file");
+    std::fs::write(&config, format!("[access]\nkeys_file = '{}'\n", keys.display()))
+        .expect("a file");
+    let allow = |mode| {
+        std::fs::set_permissions(&keys, Permissions::from_mode(mode)).expect("a file of ours");
+    };
+    let config = config.to_str().expect("a plain path");
+    let public = ["--listen", "0.0.0.0:8080", "--admin-listen", "0.0.0.0:8081"];
+
+    allow(0o600);
+    let (code, lines) = findings_of("Keys", &["--config", config]);
+    assert_eq!(code, Some(0), "{lines:#?}");
+    expect(&lines, "ok keys: 1, all well formed: 1 may publish, 0 subscribe");
+    expect(&lines, &format!("ok keys file: {}: readable", keys.display()));
+    expect(&lines, "ok publishing: with a key: 1 of 1 may");
+    expect(&lines, "ok admin routes: without a key, for whoever reaches 127.0.0.1:8081");
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+
+    allow(0o644);
+    let (code, lines) = findings_of("Keys", &[&["--config", config], &public[..]].concat());
+    assert_eq!(code, Some(0), "{lines:#?}");
+    expect(&lines, &format!("warn keys file: {}: every user", keys.display()));
+    expect(&lines, "ok publishing: with a key: 1 of 1 may");
+    expect(&lines, "warn admin routes: 0.0.0.0:8081 is not a loopback address");
+
+    let (code, lines) = findings_of("Keys", &[&public[..], &["--insecure"]].concat());
+    assert_eq!(code, Some(0), "{lines:#?}");
+    expect(&lines, "ok keys: none");
+    expect(&lines, "warn publishing: open to everybody who reaches 0.0.0.0:8080");
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+}
+
+#[test]
+fn keys_that_a_node_would_not_take_have_failed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (keys, config) = (folder.path().join("keys.toml"), folder.path().join("tickcast.toml"));
+    std::fs::write(&config, format!("[access]\nkeys_file = '{}'\n", keys.display()))
+        .expect("a file");
+    let complain = || {
+        let arguments = ["--config", config.to_str().expect("a plain path")];
+        let (code, lines) = findings_of("Configuration", &arguments);
+        assert_eq!((code, lines.len()), (Some(1), 1), "{lines:#?}");
+        lines.concat()
+    };
+    assert!(complain().contains("cannot be read: No such file"), "{}", complain());
+    let hash = tickcast::config::KeyHash::of("tck_x").to_string();
+    let write = |hash: &str, rights: &str, topic: &str| {
+        let rest = format!("hash = '{hash}'\nrights = [{rights}]\ntopics = ['{topic}']\n");
+        std::fs::write(&keys, format!("[[access.key]]\nname = 'feed'\n{rest}")).expect("a file");
+    };
+    write(&hash[..70], "'publish'", "a");
+    assert!(complain().contains("`access.key[0].hash` cannot be used"), "{}", complain());
+    write(&hash, "", "a");
+    assert!(complain().contains("a list of at least one of"), "{}", complain());
+    write(&hash, "'publish'", "a*b");
+    assert!(complain().contains("\"a*b\", which matches no topic"), "{}", complain());
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::exposition;
-use crate::harness::{Raw, until};
+use crate::harness::{Opcode, Raw, frame, until};
 use crate::program::Program;
 
 const REJECTED: &str = r#"tickcast_connections_rejected_total{reason="proxy"}"#;
@@ -30,12 +30,22 @@ fn program(proxy_protocol: &str, trusted: &str) -> Program {
     ])
 }
 
-/// The clients of all WebSocket connections so far.
-fn clients(program: &Program) -> Vec<String> {
+const OPENED: &str = "a WebSocket connection is open";
+
+/// The events of the log with this message.
+fn events(program: &Program, message: &str) -> Vec<Value> {
     let log = program.log();
     let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let opened = events.filter(|event| event["message"] == "a WebSocket connection is open");
-    opened.map(|event| event["client"].as_str().expect("an address").to_owned()).collect()
+    events.filter(|event| event["message"] == message).collect()
+}
+
+fn client(event: &Value) -> String {
+    event["client"].as_str().expect("an address").to_owned()
+}
+
+/// The clients of all WebSocket connections so far.
+fn clients(program: &Program) -> Vec<String> {
+    events(program, OPENED).iter().map(client).collect()
 }
 
 /// Waits until so many connections are open, and gives the client of the last one.
@@ -154,6 +164,83 @@ async fn the_header_of_a_request_counts_from_a_trusted_proxy() {
     };
     until("lines", || async { refused("192.0.2.20") && refused("192.0.2.21") }).await;
     assert!(!program.log().contains("nonsense"), "{}", program.log());
+}
+
+/// A key that may publish to one topic.
+const FEED: &str = "tck_feedAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+#[tokio::test]
+async fn who_is_denied_something_is_in_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("keys.toml");
+    let hash = tickcast::config::KeyHash::of(FEED);
+    let text = format!("name = 'feed'\nhash = '{hash}'\nrights = ['publish']\ntopics = ['b']\n");
+    std::fs::write(&keys, format!("[[access.key]]\n{text}")).expect("a file");
+    let program = Program::serve(&[
+        ("server.proxy_protocol", "required"),
+        ("server.trusted_proxies", "127.0.0.1"),
+        ("access.keys_file", keys.to_str().expect("a plain path")),
+        ("topics.subscribe", "closed"),
+        ("log.filter", "info,tickcast=debug"),
+    ]);
+    let denied = || events(&program, "not allowed");
+
+    let (feed, wrong) = (format!("Bearer {FEED}"), "Bearer nonsense".to_owned());
+    let item = r#"{"topic":"a","data":1}"#;
+    let requests = [
+        ("GET /v1/topics/a", None, "", 401, None),
+        ("POST /v1/topics/a", None, "1", 401, None),
+        ("POST /v1/topics/a", Some(&feed), "1", 403, Some("feed")),
+        ("POST /v1/publish", None, item, 401, None),
+        ("POST /v1/publish", Some(&feed), item, 207, Some("feed")),
+        ("POST /v1/publish", Some(&wrong), item, 401, None),
+    ];
+    for (number, (request, key, body, status, name)) in (1..).zip(requests) {
+        let mut raw = Raw::connect(program.address).await;
+        raw.write(tcp4([192, 0, 2, number])).await;
+        let key = key.map(|key| format!("Authorization: {key}\r\n")).unwrap_or_default();
+        let length = body.len();
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}");
+        raw.write(format!("{head}\r\n{key}\r\n{body}")).await;
+        assert_eq!(raw.answer().await.status, status, "{request} {key}");
+        until("line", || async { denied().len() == usize::from(number) }).await;
+        let event = &denied()[usize::from(number) - 1];
+        let expected = (format!("192.0.2.{number}"), name);
+        assert_eq!((client(event), event["key"].as_str()), expected, "{event}");
+    }
+    let mut raw = Raw::connect(program.address).await;
+    raw.write(tcp4([192, 0, 2, 7])).await;
+    raw.write_head(&[Raw::HANDSHAKE, &[&format!("Authorization: {wrong}")]].concat()).await;
+    assert_eq!(raw.answer().await.status, 401);
+    until("line", || async { denied().len() == 7 }).await;
+    assert_eq!(client(&denied()[6]), "192.0.2.7");
+
+    // A WebSocket is named by two numbers, with which the log has its client.
+    let _other = open(&program, &tcp4([192, 0, 2, 8]), "X-Nothing: 1").await;
+    let mut socket = open(&program, &tcp4([192, 0, 2, 9]), "X-Nothing: 1").await;
+    let commands = [
+        json!({"type": "subscribe", "topics": ["a"]}),
+        json!({"type": "publish", "topic": "b", "data": 1}),
+        json!({"type": "auth", "token": "nonsense"}),
+    ];
+    for (command, count) in commands.iter().zip(8..) {
+        socket.write(frame(true, Opcode::Text, command.to_string())).await;
+        assert!(socket.value().await.to_string().contains("unauthorized"));
+        until("line", || async { denied().len() == count }).await;
+        let event = denied().pop().expect("at least one");
+        let is_it = |opened: &&Value| {
+            ["worker", "session"].iter().all(|name| opened[*name] == event[*name])
+        };
+        let opened = events(&program, OPENED);
+        let opened: Vec<_> = opened.iter().filter(is_it).map(client).collect();
+        assert_eq!(opened, ["192.0.2.9"], "{event}");
+    }
+    let line = format!("Authorization: {wrong}\r\n");
+    assert_eq!(Raw::connect(program.admin).await.get("/admin/status", &line).await.status, 401);
+    until("line", || async { denied().len() == 11 }).await;
+    assert_eq!(client(&denied()[10]), "127.0.0.1");
+    let log = program.log();
+    assert!(!log.contains("nonsense") && !log.contains(&FEED[4..]), "{log}");
 }
 
 #[tokio::test]

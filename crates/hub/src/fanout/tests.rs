@@ -8,7 +8,7 @@ use super::*;
 use crate::hub::HubLimits;
 use crate::inbox::Inbox;
 use crate::job::State;
-use crate::options::{LogBounds, TopicRules};
+use crate::options::{LogBounds, TopicOptions, TopicRules};
 
 #[derive(Debug)]
 struct Defaults;

@@ -7,8 +7,8 @@ use tickcast_broker::redis::inspect::{
 };
 
 use super::finding::{Finding, Level, Report, bytes};
-use super::{machine, redis};
-use crate::config::{Config, Warning};
+use super::{keys, machine, redis};
+use crate::config::{AccessKey, Config, Right, Warning};
 
 /// A Redis that is as it should be.
 fn good() -> Facts {
@@ -186,6 +186,72 @@ fn the_machine_is_held_against_the_configuration() {
     config.server.admin_listen.set_port(40_000);
     let finding = machine::judge_ports(&(32_768..=60_999), &config);
     assert!(finding.level == Level::Warn && finding.value.contains("port 40000"), "{finding:?}");
+}
+
+/// A configuration with a key for each of these rights.
+fn with_keys(rights: &[Right]) -> Config {
+    let key = |right: &Right| AccessKey {
+        rights: [*right].into_iter().collect(),
+        ..AccessKey::default()
+    };
+    let mut config = Config::default();
+    config.access.keys = rights.iter().map(key).collect();
+    config
+}
+
+#[test]
+fn who_gets_in_with_a_key_and_without() {
+    let check = |config: &Config, judge: fn(&Config) -> Finding, level: Level, words: &str| {
+        let finding = judge(config);
+        assert!(finding.level == level && finding.value.contains(words), "{words}: {finding:?}");
+        assert_eq!(finding.fix.is_some(), level != Level::Ok, "{finding:?}");
+    };
+    let (publishing, admin) = (keys::judge_publishing, keys::judge_admin);
+    let mut none = with_keys(&[]);
+    check(&none, keys::judge_keys, Level::Ok, "none");
+    check(&none, publishing, Level::Ok, "without a key, for whoever reaches 127.0.0.1:8080");
+    check(&none, admin, Level::Ok, "without a key, for whoever reaches 127.0.0.1:8081");
+    for address in ["0.0.0.0", "10.0.0.1", "[::]", "[::ffff:10.0.0.1]"] {
+        none.server.listen = format!("{address}:80").parse().unwrap();
+        none.server.admin_listen = format!("{address}:81").parse().unwrap();
+        check(&none, publishing, Level::Warn, &format!("everybody who reaches {address}:80"));
+        check(&none, admin, Level::Warn, &format!("{address}:81 is not a loopback address"));
+    }
+
+    let mut feeds = with_keys(&[Right::Publish, Right::Publish, Right::Subscribe]);
+    let words = "3, all well formed: 2 may publish, 1 subscribe to closed topics, 0 administer";
+    check(&feeds, keys::judge_keys, Level::Ok, words);
+    feeds.server = none.server.clone();
+    check(&feeds, publishing, Level::Ok, "with a key: 2 of 3 may");
+    check(&feeds, admin, Level::Warn, "no key has the right `admin`");
+
+    let mut ops = with_keys(&[Right::Admin]);
+    check(&ops, publishing, Level::Warn, "no key has the right `publish`");
+    ops.server = none.server;
+    check(&ops, admin, Level::Ok, "at [::ffff:10.0.0.1]:81 with a key: 1 of 1 may");
+}
+
+#[test]
+fn a_file_of_keys_is_not_for_everybody() {
+    let path = std::path::Path::new("/etc/keys.toml");
+    for (mode, level, words) in [
+        (0o600, Level::Ok, "(mode 0600)"),
+        (
+            0o100_640,
+            Level::Ok,
+            "/etc/keys.toml: readable for this user, and not for all (mode 0640)",
+        ),
+        (0o660, Level::Ok, "0660"),
+        (0o100_644, Level::Warn, "may read who may do what (mode 0644)"),
+        (0o604, Level::Warn, "0604"),
+        (0o666, Level::Warn, "may add keys to it (mode 0666)"),
+        (0o602, Level::Warn, "may add keys"),
+    ] {
+        let finding = keys::judge_file(path, mode);
+        assert!(finding.level == level && finding.value.contains(words), "{mode:o}: {finding:?}");
+        let has_fix = finding.fix.is_some_and(|fix| fix.starts_with("chmod 640 /etc/keys.toml"));
+        assert_eq!(has_fix, level == Level::Warn, "{mode:o}");
+    }
 }
 
 #[test]

@@ -75,6 +75,51 @@ async fn a_key_that_is_taken_away_ends_its_connections_and_no_other() {
     crate::harness::until("count", || async { rig.metric(closed).await == 3.0 }).await;
 }
 
+/// A connection that has the answer to its handshake, and is a worker's only after the next reload.
+#[cfg(feature = "testing")]
+async fn half_open(rig: &Rig, key: &str, query: &str) -> Socket {
+    let header = format!("Bearer {key}");
+    let headers = [("authorization", header.as_str()), ("x-await-reload", "1")];
+    Socket::open_with(rig.program.address, &format!("/v1/ws?{query}"), &headers).await
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_key_that_is_taken_away_during_a_handshake_ends_its_connection() {
+    let keys = [
+        table("slow", SLOW, "rights = ['publish']"),
+        viewer("view", VIEW, "'c.*'"),
+        viewer("guest", GUEST, "'c.*'"),
+    ];
+    let mut rig = Rig::start(&(closed("c.*") + &feed() + &keys.concat()));
+    let mut subscriber = half_open(&rig, VIEW, "topics=c.a").await;
+    let mut publisher = half_open(&rig, SLOW, "").await;
+    publisher.command(&json!({"type": "publish", "topic": "early", "data": 1})).await;
+    let mut narrowed = half_open(&rig, GUEST, "topics=c.a,c.b").await;
+    let websockets = "tickcast_connections{transport=\"websocket\"}";
+    assert_eq!(rig.metric(websockets).await, 0.0);
+
+    rig.reload(&(closed("c.*") + &feed() + &viewer("guest", GUEST, "'c.a'")), true).await;
+    for socket in [&mut subscriber, &mut publisher] {
+        // It is told nothing else before.
+        let message = socket.next().await.expect("a close frame");
+        let (code, reason) = message.as_close().unwrap_or_else(|| panic!("{message:?}"));
+        assert_eq!((u16::from(code), reason), (4501, "key revoked"));
+    }
+    assert_eq!(rig.raw().await.get("/v1/topics/early", "").await.status, 404);
+    // A key that stays has the rights that it has now.
+    let ack = narrowed.value().await;
+    assert_eq!(
+        (&ack["topics"][0]["topic"], &ack["errors"][0]["topic"], &ack["errors"][0]["code"]),
+        (&json!("c.a"), &json!("c.b"), &json!("forbidden"))
+    );
+    publish(&rig, "c.a").await;
+    assert_eq!(narrowed.update().await.topic, "c.a");
+    let closed =
+        "tickcast_connections_closed_total{transport=\"websocket\",reason=\"key_revoked\"}";
+    crate::harness::until("count", || async { rig.metric(closed).await == 2.0 }).await;
+}
+
 #[tokio::test]
 async fn a_topic_that_is_taken_away_ends_the_connections_that_hold_it() {
     let view = |topics| closed("c.*") + &feed() + &viewer("view", VIEW, topics);

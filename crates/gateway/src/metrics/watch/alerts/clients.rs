@@ -20,6 +20,14 @@ pub(super) const ALERTS: &[Alert] = &[
         description: "{{ $labels.instance }} turns {{ $value | humanize }} connections per second away ({{ $labels.reason }}).",
     },
     Alert {
+        name: "TickcastConnectionsUnproxied",
+        severity: Warning,
+        expression: r#"sum by (job, instance) (increase(tickcast_connections_rejected_total{reason="proxy"}[5m])) > 0"#,
+        after: "0m",
+        summary: "Connections come to a node past its load balancer, or without the header of the PROXY protocol.",
+        description: "{{ $labels.instance }} closed {{ $value | humanize }} connections in the last 5 minutes that did not come through a trusted proxy with a header of the PROXY protocol. Whoever made them is not served.",
+    },
+    Alert {
         name: "TickcastAdmissionBacklog",
         severity: Warning,
         expression: "tickcast_connections_waiting / on (job, instance) tickcast_connections_waiting_max > 0.5",

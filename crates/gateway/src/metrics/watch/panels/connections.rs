@@ -28,7 +28,7 @@ pub(super) const PANELS: &[Panel] = &[
     lines(
         "Turned away, and waiting",
         PerSecond,
-        "Connections refused per second. limit: the node is full; queue: too many wait to be admitted; draining: the node leaves.",
+        "Connections refused per second. limit: the node is full; queue: too many wait to be admitted; draining: the node leaves; proxy: they did not come through a trusted proxy.",
         &[query("{{reason}}", "sum by (reason) (rate(tickcast_connections_rejected_total{*}[~]))")],
     ),
     lines(
