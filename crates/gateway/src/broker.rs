@@ -61,7 +61,7 @@ fn memory(config: &Config, inbound: Arc<dyn Inbound>, stop: CancellationToken) -
     let (shared, memory) = (&config.broker, &config.broker.memory);
     let limits = MemoryLimits {
         topics_max: memory.topics_max,
-        bytes_max: memory.memory.bytes(),
+        bytes_max: config.broker_memory().bytes(),
         idempotency_ttl: shared.idempotency_ttl,
         idempotency_keys_max: memory.idempotency_keys_max,
         topic_ttl: shared.topic_ttl,

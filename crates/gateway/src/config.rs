@@ -7,6 +7,7 @@
 //! Nothing here touches the network.
 
 pub(crate) mod access;
+mod budget;
 mod check;
 mod list;
 mod live;
@@ -219,9 +220,10 @@ section! {
     /// The node's registry and fan-out.
     "hub" Hub
 
-    /// Memory for the recent publications of all topics of this node, from which slow and resuming clients catch up.
+    /// Memory for the recent publications of all topics of this node, from which slow and resuming clients catch up: at least 1 MiB.
+    /// 0 means a quarter of the memory that the process may use, by its control group or else by the machine, and 256 MiB at most.
     /// At the bound a topic that grows gives up its own oldest publications; who still needed those gets a `gap`.
-    log_memory: Size = Size::mib(256), in Size::mib(1)..=Size::mib(1 << 20), needs restart;
+    log_memory: Size = Size::new(0), in Size::new(0)..=Size::mib(1 << 20), needs restart;
 
     /// Publications handed to a worker and not yet taken, per worker.
     /// At the bound the topic is marked, and the worker takes the topic's whole log again when it has caught up.
@@ -279,9 +281,9 @@ section! {
     /// Topics that exist at once. At the bound a publication to a new topic is refused with 503 `broker_full`.
     topics_max: usize = 1_000_000, in 1..=100_000_000, needs restart;
 
-    /// Memory for values and history. At the bound a publication pushes out its own topic's history, oldest first;
-    /// when that is not enough, it is refused with 503 `broker_full`.
-    memory: Size = Size::mib(1024), in Size::mib(1)..=Size::mib(1 << 20), needs restart;
+    /// Memory for values and history: at least 1 MiB. 0 means half of the memory that the process may use, and 1 GiB at most.
+    /// At the bound a publication pushes out its own topic's history, oldest first; when that is not enough, it is refused with 503 `broker_full`.
+    memory: Size = Size::new(0), in Size::new(0)..=Size::mib(1 << 20), needs restart;
 
     /// Idempotency keys remembered at once. At the bound a publication with a new key is refused with 503 `broker_full`:
     /// forgetting a key early would break the promise made for it.
@@ -506,6 +508,16 @@ impl Config {
             0 => fitting,
             count => count.min(fitting),
         }
+    }
+
+    /// Memory for the logs of all topics.
+    pub fn log_memory(&self) -> Size {
+        budget::LOGS.resolve(self.hub.log_memory)
+    }
+
+    /// Memory for what the broker inside the node keeps.
+    pub fn broker_memory(&self) -> Size {
+        budget::BROKER.resolve(self.broker.memory.memory)
     }
 
     /// The options of a topic: those of the first pattern that matches, else the defaults.

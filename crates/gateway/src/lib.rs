@@ -16,6 +16,7 @@ pub mod systemd;
 mod access;
 mod admin;
 mod api;
+mod memory;
 mod metrics;
 mod node;
 mod router;

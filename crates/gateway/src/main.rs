@@ -80,6 +80,7 @@ async fn serve(config: Config, inputs: Inputs, dev: Option<Option<Feed>>) -> Exi
         Ok(signals) => signals,
         Err(error) => return complain(&error, 1),
     };
+    let log_memory = config.log_memory();
     let mut server = match Server::start(config).await {
         Ok(server) => server,
         Err(error) => return complain(&error, 1),
@@ -90,7 +91,8 @@ async fn serve(config: Config, inputs: Inputs, dev: Option<Option<Feed>>) -> Exi
         None => {
             let (listen, admin, broker) =
                 (server.address(), server.admin_address(), server.broker());
-            tracing::info!(%listen, %admin, %broker, version = env!("CARGO_PKG_VERSION"), "serving");
+            let version = env!("CARGO_PKG_VERSION");
+            tracing::info!(%listen, %admin, %broker, %log_memory, version, "serving");
         }
     }
     systemd::ready(&format!(

@@ -270,7 +270,7 @@ fn build_node(
     let (jobs, link_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wake_jobs = Arc::clone(&jobs);
     let connections = Arc::new(Connections::new(config.max_connections()));
-    let limits = HubLimits { log_bytes: config.hub.log_memory.bytes() };
+    let limits = HubLimits { log_bytes: config.log_memory().bytes() };
     let access = Access::new(&config);
     let live = Arc::new(Live::new(config));
     let hub = Arc::new(Hub::new(

@@ -26,7 +26,7 @@ fn node_since(started: Instant) -> (Arc<Node>, Arc<WorkerCell>) {
     let inboxes = vec![Arc::new(Inbox::new(64, || {}))];
     let cell = Arc::new(WorkerCell::default());
     let metrics = Arc::new(Metrics::new(vec![Arc::clone(&cell)], inboxes.clone()));
-    let limits = HubLimits { log_bytes: config.hub.log_memory.bytes() };
+    let limits = HubLimits { log_bytes: config.log_memory().bytes() };
     let access = Access::new(&config);
     let live = Arc::new(Live::new(config));
     let hub = Arc::new(Hub::new(limits, Arc::new(Rules(Arc::clone(&live))), inboxes, || {}));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::report::{Problem, Warning};
 use super::setting::{Setting, duration_text};
-use super::{Config, ProxyProtocol, TopicOptions, access, redis};
+use super::{Config, ProxyProtocol, TopicOptions, access, budget, redis};
 
 /// Files that a node needs besides its connections: listeners, epoll sets, the log, the broker.
 const OPEN_FILES_RESERVE: u64 = 64;
@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
     check_proxies(config, &mut findings);
     check_open_files(config, open_files_max, &mut findings);
     check_sizes(config, &mut findings);
+    budget::check(config, &mut findings);
     check_origins("cors.origins", &config.cors.origins, &mut findings);
     check_origins("access.origins", &config.access.origins, &mut findings);
     check_log_filter(&config.log.filter, &mut findings);
@@ -131,7 +132,7 @@ fn check_sizes(config: &Config, findings: &mut Findings) {
             "topics.history_bytes",
             config.topics.defaults.history_bytes,
             "hub.log_memory",
-            config.hub.log_memory,
+            config.log_memory(),
         ),
     ];
     for (key, value, bound_key, bound) in pairs {

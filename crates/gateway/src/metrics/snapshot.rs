@@ -71,8 +71,8 @@ impl<'a> Snapshot<'a> {
             limits: Limits {
                 connections: node.connections.max(),
                 waiting: waiting_max(&config, metrics.workers.len()),
-                log_bytes: config.hub.log_memory.bytes(),
-                broker_bytes: config.broker.memory.memory.bytes(),
+                log_bytes: config.log_memory().bytes(),
+                broker_bytes: config.broker_memory().bytes(),
                 inbox_items: config.hub.inbox_items * metrics.inboxes.len(),
             },
             workers: metrics.workers.iter().map(|cell| cell.get()).collect(),

@@ -1,4 +1,7 @@
-//! Ten thousand clients, and nodes that are killed, drained and replaced under them.
+//! Ten thousand clients, nodes that are killed, drained and replaced under them, and networks and machines that fail both.
+//!
+//! Needs `redis-server`, `ip` and `nft`, which `scripts/setup` installs; and root, for networks of a test's own (user
+//! namespaces will do as well) and for control groups.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "times that were measured are printed")]
@@ -21,12 +24,16 @@ mod proxy;
 #[expect(dead_code, reason = "made for faults of Redis")]
 mod redis;
 
+mod memory_group;
+mod own_network;
 mod scene;
 
 mod admission;
 mod chaos;
 mod crowd;
 mod drain;
+mod links;
 mod machine;
+mod memory;
 mod network;
 mod programs;

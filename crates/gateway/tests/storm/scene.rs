@@ -120,8 +120,15 @@ impl Scene {
 
     /// Publishes once to each of the quiet topics; rounds are numbered from 1.
     pub(crate) fn publish_quietly(&self, round: u64) {
+        self.publish_padded(round, 0);
+    }
+
+    /// The same with payloads that are so many bytes larger.
+    pub(crate) fn publish_padded(&self, round: u64, bytes: usize) {
+        let padding = "x".repeat(bytes);
         let items = (0..QUIET_TOPICS).map(|index| {
-            let (topic, payload) = (format!("quiet.{index}"), format!(r#"{{"round":{round}}}"#));
+            let topic = format!("quiet.{index}");
+            let payload = format!(r#"{{"round":{round},"padding":"{padding}"}}"#);
             self.world.sends(&topic, &payload, Sent { publisher: QUIET_PUBLISHER, number: round });
             (topic, payload)
         });

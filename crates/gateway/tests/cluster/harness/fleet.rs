@@ -1,6 +1,7 @@
 //! All clients of a test: connected to any of the nodes, and back on another one when their connection ends.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub(crate) struct Manner {
     pub(crate) arrivals: Option<u32>,
     /// Whether the ages of publications are noted.
     pub(crate) is_timed: bool,
+    /// The address that clients come from, if it is not for the kernel to choose.
+    pub(crate) from: Option<Ipv4Addr>,
 }
 
 impl Manner {
@@ -47,6 +50,7 @@ impl Manner {
         away_max: 400,
         arrivals: None,
         is_timed: false,
+        from: None,
     };
 
     /// Thousands of clients that do what the documentation tells them.
@@ -59,6 +63,7 @@ impl Manner {
         away_max: 30_000,
         arrivals: Some(2_000),
         is_timed: false,
+        from: None,
     };
 }
 

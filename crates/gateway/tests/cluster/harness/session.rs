@@ -1,6 +1,8 @@
 //! The connections of one client: one at a time, or two while it moves to another node.
 
 use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
@@ -58,7 +60,7 @@ pub(super) async fn live(index: usize, client: Shared, mut context: Context) {
     client.lock().notes.arrived = Some(std::time::Instant::now());
     let mut failures = 0;
     loop {
-        let opened = connect(Arc::clone(&context.world), choice, context.manner.connect).await;
+        let opened = connect(Arc::clone(&context.world), choice, context.manner).await;
         failures += 1;
         if let Some(first) = opened {
             failures = 0;
@@ -79,14 +81,21 @@ fn pause(manner: &Manner, failures: u32, random: &mut StdRng) -> Duration {
     Duration::from_millis(random.random_range(least..most))
 }
 
-async fn connect(world: Arc<World>, choice: usize, patience: Duration) -> Option<Stream> {
+async fn connect(world: Arc<World>, choice: usize, manner: Manner) -> Option<Stream> {
     let address = world.way(choice);
     let connecting = async {
-        let stream = TcpStream::connect(address).await.ok()?;
+        let stream = dial(address, &manner).await.ok()?;
         let builder = ClientBuilder::new().uri(&format!("ws://{address}/v1/ws")).expect("a URI");
         Some(builder.connect_on(stream).await.ok()?.0)
     };
-    timeout(patience, connecting).await.ok().flatten()
+    timeout(manner.connect, connecting).await.ok().flatten()
+}
+
+async fn dial(address: SocketAddr, manner: &Manner) -> io::Result<TcpStream> {
+    let Some(from) = manner.from else { return TcpStream::connect(address).await };
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(address).await
 }
 
 /// The connections of a client, until it has none any more.
@@ -253,7 +262,7 @@ impl<'a> Session<'a> {
         }
         let choice = self.random.random_range(0..usize::MAX);
         let world = Arc::clone(&self.context.world);
-        self.opening = Some(Box::pin(connect(world, choice, self.context.manner.connect)));
+        self.opening = Some(Box::pin(connect(world, choice, self.context.manner)));
     }
 
     /// There is no second connection yet.
