@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run cluster cluster-test test check bench docs simulate chaos setup fmt
+.PHONY: run cluster cluster-test test check bench docs pictures simulate chaos setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -37,6 +37,10 @@ bench:
 docs:
 	TICKCAST_BLESS=1 cargo test -p tickcast --lib -q
 	TICKCAST_BLESS=1 cargo test -p tickcast-protocol -q
+
+## pictures: draw docs/images from a cluster under load in which a node is killed and another drained
+pictures:
+	scripts/pictures
 
 ## simulate: the Redis link and the hub in virtual time, many runs; for example `make simulate SEEDS=100000`
 SEEDS := 20000
