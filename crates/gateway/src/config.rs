@@ -88,7 +88,7 @@ section! {
     workers: usize = 0, in 0..=1024, needs restart;
 
     /// Open connections on the public listener; 0 means as many as the limit on open files leaves room for.
-    /// One more is answered with 503 `too_many_connections` and closed. An idle one takes about 130 bytes of the node's memory on a shared topic, below 1 KiB with a topic of its own.
+    /// One more is answered with 503 `too_many_connections` and closed. An idle one takes about 160 bytes of the node's memory on a shared topic, below 1 KiB with a topic of its own.
     max_connections: usize = 0, in 0..=10_000_000;
 
     /// Connections per second that are let in, each with its handshake and its subscriptions; 0 means 2,000 per worker.

@@ -178,10 +178,9 @@ impl Door {
         self.follow_config(now);
         for _ in 0..TURN_MAX {
             let Some((accepted, since)) = self.waiting.pop_front() else { return Ok(None) };
-            let due = self.pace.next(now);
-            if due > now {
+            if !self.pace.is_due(now) {
                 self.waiting.push_front((accepted, since));
-                return Ok(Some(due));
+                return Ok(Some(self.pace.next(now)));
             }
             if now - since >= GIVING_UP_MIN && is_gone(&accepted.socket) {
                 continue;
