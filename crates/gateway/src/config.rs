@@ -32,6 +32,7 @@ use tickcast_protocol::Mode;
 use toml::{Table, Value};
 
 pub use access::{AccessKey, KeyHash, KeyName, Right, Rights, SubscribeRule};
+pub(crate) use check::is_origin;
 pub(crate) use live::Live;
 pub use network::{Network, NetworkError, ProxyProtocol};
 pub use reference::reference_markdown;
@@ -163,7 +164,7 @@ section! {
     user_timeout: Duration = Duration::from_secs(20), in Duration::from_secs(1)..=Duration::from_secs(600);
 
     /// Age at which a connection is asked to connect anew, a tenth more or less, so that load evens out over the nodes after a deploy. 0 means never.
-    /// Clients that follow `goaway` miss nothing; others are closed with 1012.
+    /// Clients that follow `goaway` miss nothing; others are closed with 1012. However many are that old, at most `drain.rate` are asked per second.
     max_age: Duration = Duration::ZERO, in Duration::ZERO..=Duration::from_secs(7 * 86_400);
 
     /// Allows clients to publish over WebSocket. Otherwise `publish` is answered with `forbidden`.

@@ -2,7 +2,7 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write, stderr, stdout};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -100,18 +100,40 @@ async fn serve(config: Config, inputs: Inputs, dev: Option<Option<Feed>>) -> Exi
         server.address(),
         server.admin_address()
     ));
-    let mut asked = pin!(server.asked_to_end());
-    let has_failed = loop {
-        tokio::select! {
-            wish = signals.next() => if wish == Wish::Stop { break false },
-            () = asked.as_mut() => break false,
-            () = server.failed() => break true,
-        }
-        // What came of it is in the log and the metrics.
-        drop(server.reload().await);
-    };
+    let has_failed = run(&mut server, &mut signals).await;
     tracing::info!("stopping; a second signal ends the waiting");
     stop(server, &mut signals, has_failed).await
+}
+
+/// Follows the signals until the node is to end, and says whether that is because a part of it failed.
+async fn run(server: &mut Server, signals: &mut Signals) -> bool {
+    let mut asked = pin!(server.asked_to_end());
+    // A reload may take its time. The end does not wait for it.
+    let mut reload = pin!(None);
+    let mut is_reload_due = false;
+    loop {
+        if reload.is_none() && std::mem::take(&mut is_reload_due) {
+            reload.set(Some(server.reload()));
+        }
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop => return false,
+                // One that is under way may have read what was there before.
+                Wish::Reload => is_reload_due = true,
+            },
+            () = asked.as_mut() => return false,
+            () = server.failed() => return true,
+            // What came of it is in the log and the metrics.
+            () = end(reload.as_mut()), if reload.is_some() => reload.set(None),
+        }
+    }
+}
+
+/// Waits for the end of what is under way, if something is.
+async fn end(mut work: Pin<&mut Option<impl Future>>) {
+    if let Some(work) = work.as_mut().as_pin_mut() {
+        drop(work.await);
+    }
 }
 
 /// Drains the node. A signal on the way hurries it, and one more ends the program at once.

@@ -99,6 +99,12 @@ label_values! {
         Draining => "draining",
         /// It did not come through a trusted proxy with a header of the PROXY protocol, which is required.
         Proxy => "proxy",
+        /// A page of its origin may not connect.
+        Origin => "origin",
+        /// It presented a key that is not known.
+        Auth => "auth",
+        /// Its request for a WebSocket broke another rule.
+        BadHandshake => "bad_handshake",
     }
 }
 
@@ -247,6 +253,16 @@ impl Metrics {
     /// Somebody was not allowed to do something.
     pub(crate) fn count_auth_failure(&self, reason: AuthFailure) {
         self.events.count_auth_failure(reason);
+    }
+
+    /// A connection was let in after it had waited for so long.
+    pub(crate) fn observe_admission_wait(&self, elapsed: Duration) {
+        self.events.observe_admission_wait(elapsed);
+    }
+
+    /// A client has hung up while it waited to be let in.
+    pub(crate) fn count_admission_abandoned(&self) {
+        self.events.count_admission_abandoned();
     }
 
     /// A WebSocket connection is open, so long after its request came.

@@ -6,6 +6,7 @@
 pub(crate) mod keeper;
 pub(crate) mod life;
 pub(crate) mod pulse;
+pub(crate) mod warnings;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::metrics::{BrokerCall, Metrics};
 use crate::server::{Connections, Reloader};
 use life::{Life, Stage};
 use pulse::Pulse;
+use warnings::Warnings;
 
 /// Longest time a publisher or a reader waits for the broker.
 pub(crate) const BROKER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +58,7 @@ pub(crate) struct Node {
     pub(crate) failed: CancellationToken,
     pub(crate) life: Life,
     pub(crate) pulse: Pulse,
+    pub(crate) warnings: Warnings,
 }
 
 impl Node {
@@ -116,14 +119,15 @@ impl Node {
 
     /// Whether new subscribers are welcome: they are while only the broker is down.
     pub(crate) fn is_ready_for_subscribe(&self) -> bool {
-        !self.is_leaving() && !self.failed.is_cancelled() && !self.connections.is_out_of_files()
+        // A worker that hangs has a share of all who come, and they would wait for ever.
+        let can_serve = !self.connections.is_out_of_files() && !self.pulse.hangs();
+        can_serve && !self.is_leaving() && !self.failed.is_cancelled()
     }
 
-    /// Open connections on the public listener now: those that serve requests or are in their handshake, and WebSockets.
+    /// Open connections of the public listener now, by what they carry: HTTP and WebSocket.
     pub(crate) fn open_connections(&self) -> (u64, u64) {
         let websocket = self.metrics.websocket_connections();
-        // The workers' numbers are those of their last turn, so the difference may be off for a moment.
-        ((self.connections.open() as u64).saturating_sub(websocket), websocket)
+        (self.connections.http(websocket), websocket)
     }
 
     /// Whether the node has begun to go: it is not ready any more, and may serve still.

@@ -17,7 +17,9 @@ use crate::access;
 use crate::api::cors::Grant;
 use crate::api::problem::Problem;
 use crate::api::upload::Upload;
+use crate::api::websocket::Foreign;
 use crate::api::{Answer, batch, health, publish, topic, websocket};
+use crate::metrics::RejectReason;
 use crate::node::Node;
 use crate::server::Peer;
 use crate::worker::{Context, Opening, Visitor};
@@ -112,7 +114,11 @@ pub(crate) async fn handle(
     let client = visitor.peer.of_request(&node.config(), request.headers());
 
     let mut answer = if route == Route::WebSocket && method == Method::GET {
-        upgrade(&context, request, visitor, client).unwrap_or_else(Problem::into_response)
+        let answer = upgrade(&context, request, visitor, client);
+        answer.unwrap_or_else(|problem| {
+            node.metrics.count_rejected(reject_reason(problem.code()));
+            problem.into_response()
+        })
     } else {
         let (parts, body) = request.into_parts();
         let mut upload = Upload::new(body);
@@ -147,11 +153,24 @@ fn upgrade(
     client: Peer,
 ) -> Result<Answer, Problem> {
     let config = context.node.config();
-    websocket::check_origin(&config.access.origins, request.headers())?;
+    if let Err(Foreign(origin)) = websocket::check_origin(&config.access.origins, request.headers())
+    {
+        context.node.warnings.foreign_origin(&origin, client);
+        return Err(Foreign(origin).into());
+    }
     let topics_max = config.limits.subscriptions_per_connection;
     let who = access::of_handshake(&context.node, client, request.headers())?;
     let topics = websocket::read_subscriptions(request.uri().query(), topics_max)?;
     context.upgrade(request, visitor, Opening { topics, who, client })
+}
+
+/// Why a request for a WebSocket was refused, for the metrics.
+fn reject_reason(code: ErrorCode) -> RejectReason {
+    match code {
+        ErrorCode::BadOrigin => RejectReason::Origin,
+        ErrorCode::Unauthorized | ErrorCode::Forbidden => RejectReason::Auth,
+        _ => RejectReason::BadHandshake,
+    }
 }
 
 async fn dispatch(

@@ -35,6 +35,7 @@ use crate::metrics::{Metrics, WorkerCell};
 use crate::node::keeper::Keeper;
 use crate::node::life::{Life, Stage};
 use crate::node::pulse::Pulse;
+use crate::node::warnings::Warnings;
 use crate::node::{Intake, Item, Node, Rules};
 use crate::worker::{self, ACCEPTED_MAX};
 use crate::{admin, broker, systemd};
@@ -179,12 +180,14 @@ impl Server {
 
     /// Reads the configuration again and goes on with it. If anything is wrong with it, nothing changes.
     ///
-    /// What came of it is logged and counted here. Two at the same time come one after the other.
+    /// What came of it is logged and counted here. Two at the same time come one after the other. It need not be waited
+    /// for: dropped before its end, it changes nothing.
     ///
     /// # Errors
     /// [`ReloadError`] says why the old configuration stays in force.
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        self.node.reload().await
+    pub fn reload(&self) -> impl Future<Output = Result<Reloaded, ReloadError>> + use<> {
+        let node = Arc::clone(&self.node);
+        async move { node.reload().await }
     }
 
     /// Publishes a demo feed until the node stops, through the same door as every publisher.
@@ -294,6 +297,7 @@ fn build_node(
         failed,
         life: Life::default(),
         pulse: Pulse::new(inboxes.len(), Instant::now()),
+        warnings: Warnings::default(),
     };
     let keeper = Keeper::new(&node, jobs, link_up);
     Ok((Arc::new(node), keeper))

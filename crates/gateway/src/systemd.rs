@@ -12,17 +12,24 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The program reads its configuration again; [`reloaded`] must follow.
-pub(crate) fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "there is no clock to tell systemd of a reload"),
+/// The program reads its configuration again, until this is dropped: whatever comes of it, the reload is over then.
+#[derive(Debug)]
+pub(crate) struct Reloading(());
+
+impl Reloading {
+    pub(crate) fn begin() -> Self {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "there is no clock to tell systemd of a reload"),
+        }
+        Self(())
     }
 }
 
-/// The reload is over, whatever came of it.
-pub(crate) fn reloaded() {
-    notify(&[NotifyState::Ready]);
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        notify(&[NotifyState::Ready]);
+    }
 }
 
 /// The program has begun to stop.

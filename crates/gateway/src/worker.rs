@@ -48,7 +48,7 @@ use self::core::{PublishRequest, State};
 use self::poller::Poller;
 use crate::api::problem::Problem;
 use crate::config::ProxyProtocol;
-use crate::metrics::{LATENCY_BUCKETS_MS, RejectReason, WorkerCell};
+use crate::metrics::{LATENCY_BUCKETS_MS, WorkerCell};
 use crate::node::{Item, Node};
 use crate::router;
 use crate::server::{Accepted, Peer, Place, proxy_protocol};
@@ -224,8 +224,7 @@ async fn introduced(node: &Node, socket: &mut TcpStream, peer: Peer) -> Option<P
     match proxy_protocol::read(socket).await {
         Ok(client) => Some(client.unwrap_or(peer)),
         Err(error) => {
-            tracing::debug!(proxy = %peer, %error, "a connection is closed");
-            node.metrics.count_rejected(RejectReason::Proxy);
+            node.reject_unproxied(peer, &error);
             None
         }
     }

@@ -48,6 +48,9 @@ pub(super) fn report(node: &Node, purpose: Purpose) -> Report {
     if draining {
         reasons.push("draining");
     }
+    if node.pulse.hangs() {
+        reasons.push("worker_hangs");
+    }
     if node.connections.is_out_of_files() {
         reasons.push("open_files");
     }

@@ -12,6 +12,7 @@ use crate::config::{Config, Live};
 use crate::metrics::{Metrics, WorkerCell, WorkerCounters};
 use crate::node::life::{Life, Stage};
 use crate::node::pulse::Pulse;
+use crate::node::warnings::Warnings;
 use crate::node::{Intake, Rules};
 use crate::server::{Connections, Reloader};
 
@@ -36,8 +37,20 @@ fn node_since(started: Instant) -> (Arc<Node>, Arc<WorkerCell>) {
     let failed = CancellationToken::new();
     let (reloader, life) = (Reloader::default(), Life::default());
     let pulse = Pulse::new(1, started);
-    let node =
-        Node { live, reloader, access, hub, broker, metrics, connections, failed, life, pulse };
+    let warnings = Warnings::default();
+    let node = Node {
+        live,
+        reloader,
+        access,
+        hub,
+        broker,
+        metrics,
+        connections,
+        failed,
+        life,
+        pulse,
+        warnings,
+    };
     (Arc::new(node), cell)
 }
 
@@ -59,7 +72,7 @@ impl Running {
     /// Sends a request and gives the head and the body of the answer, read until the node closes.
     async fn ask(&self, request_line: &str) -> (String, String) {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{request_line} HTTP/1.1\r\nhost: a\r\n\r\n");
+        let request = format!("{request_line} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         socket.read_to_string(&mut text).await.unwrap();
@@ -102,6 +115,45 @@ async fn a_node_whose_worker_hangs_is_not_alive() {
     assert!(report["silent_seconds"].as_u64().is_some_and(|seconds| seconds >= 31), "{report}");
     node.pulse.beat(0);
     assert_eq!(status(&admin.ask("GET /livez").await.0), 200);
+}
+
+#[tokio::test]
+async fn a_node_whose_worker_hangs_takes_nobody_long_before_it_is_given_up() {
+    let (node, _) = node_since(Instant::now().checked_sub(Duration::from_secs(6)).unwrap());
+    node.metrics.set_broker_up(true);
+    let admin = start(&node).await;
+    let silence = async |admin: &Running| {
+        let (_, body) = admin.ask("GET /metrics").await;
+        let line = body.lines().find(|line| line.starts_with("tickcast_worker_silence_seconds "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).unwrap()
+    };
+    for query in ["", "?for=subscribe"] {
+        let (code, report) = admin.ready(query).await;
+        let expected = (503, &json!("not_ready"), &json!(["worker_hangs"]));
+        assert_eq!((code, &report["status"], &report["reasons"]), expected, "{query}");
+    }
+    assert!(silence(&admin).await >= 6);
+    assert_eq!(status(&admin.ask("GET /livez").await.0), 200, "it may come back");
+    node.pulse.beat(0);
+    assert_eq!(admin.ready("?for=subscribe").await.0, 200);
+    assert!(silence(&admin).await < 5);
+}
+
+#[tokio::test]
+async fn who_waits_to_be_let_in_is_shown_as_no_request() {
+    let (node, cell) = node();
+    let admin = start(&node).await;
+    cell.set(&WorkerCounters { connections: 1, ..WorkerCounters::default() });
+    let places: Vec<_> = (0..4).filter_map(|_| node.connections.enter()).collect();
+    assert_eq!(places.len(), 4);
+    node.connections.set_waiting(2);
+    let (_, body) = admin.ask("GET /metrics").await;
+    for line in ["tickcast_connections{transport=\"http\"} 1", "tickcast_connections_waiting 2"] {
+        assert!(body.lines().any(|other| other == line), "{line} is not in\n{body}");
+    }
+    let (_, body) = admin.ask("GET /admin/status").await;
+    let status: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status["connections"], json!({"http": 1, "websocket": 1}));
 }
 
 #[tokio::test]

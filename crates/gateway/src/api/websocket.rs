@@ -8,18 +8,24 @@ use tickcast_protocol::{ErrorCode, Mode, Rate, SubscribeItem, Topic};
 use super::problem::Problem;
 use super::{cors, text};
 
+/// Pages of this origin may not connect.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Foreign(pub(crate) String);
+
+impl From<Foreign> for Problem {
+    fn from(Foreign(origin): Foreign) -> Self {
+        Self::new(ErrorCode::BadOrigin, format!("pages of `{origin}` may not connect here"))
+    }
+}
+
 /// Checks `access.origins`. A request without `Origin` does not come from a page.
-pub(crate) fn check_origin(origins: &[String], headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn check_origin(origins: &[String], headers: &HeaderMap) -> Result<(), Foreign> {
     if origins.is_empty() {
         return Ok(());
     }
     // A browser sends one; of several, each must be allowed.
     match headers.get_all(ORIGIN).into_iter().find(|origin| !cors::is_listed(origins, origin)) {
-        Some(origin) => {
-            let origin = String::from_utf8_lossy(origin.as_bytes());
-            let detail = format!("pages of `{origin}` may not connect here");
-            Err(Problem::new(ErrorCode::BadOrigin, detail))
-        }
+        Some(origin) => Err(Foreign(String::from_utf8_lossy(origin.as_bytes()).into_owned())),
         None => Ok(()),
     }
 }

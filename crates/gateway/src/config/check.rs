@@ -143,16 +143,16 @@ fn check_sizes(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// An origin as browsers send it: scheme, host, perhaps a port; no path.
+/// Whether it is an origin as browsers send it: scheme, host, perhaps a port; no path.
+pub(crate) fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let bad =
+        |c: char| c == '/' || c == '*' || c == '@' || c.is_whitespace() || c.is_ascii_uppercase();
+    host.is_some_and(|host| !host.is_empty() && !host.contains(bad))
+}
+
 fn check_origins(key: &str, origins: &[String], findings: &mut Findings) {
-    let good = |origin: &str| {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        let bad = |c: char| {
-            c == '/' || c == '*' || c == '@' || c.is_whitespace() || c.is_ascii_uppercase()
-        };
-        origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(bad))
-    };
-    for origin in origins.iter().filter(|origin| !good(origin)) {
+    for origin in origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
         findings.problem(
             key,
             format!("`{key}` has \"{origin}\", which is not an origin"),

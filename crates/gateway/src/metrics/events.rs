@@ -165,6 +165,8 @@ fn unix_seconds() -> u64 {
 pub(super) struct Events {
     reloads: Reloads,
     rejected: [AtomicU64; RejectReason::COUNT],
+    admission_waits: Buckets,
+    admissions_abandoned: AtomicU64,
     http_panics: AtomicU64,
     auth_failures: [AtomicU64; AuthFailure::COUNT],
     publishes: [AtomicU64; PublishResult::COUNT],
@@ -183,6 +185,8 @@ impl Default for Events {
         Self {
             reloads: Reloads::default(),
             rejected: Default::default(),
+            admission_waits: Buckets::new(&DURATION_BUCKETS_US, 1e6),
+            admissions_abandoned: AtomicU64::default(),
             http_panics: AtomicU64::default(),
             auth_failures: Default::default(),
             publishes: Default::default(),
@@ -215,6 +219,24 @@ impl Events {
     /// Sizes of payloads, in bytes.
     pub(super) fn sizes(&self) -> &Buckets {
         &self.sizes
+    }
+
+    pub(super) fn observe_admission_wait(&self, elapsed: Duration) {
+        self.admission_waits.observe(micros(elapsed));
+    }
+
+    /// Times that connections waited to be let in, in seconds.
+    pub(super) fn admission_waits(&self) -> &Buckets {
+        &self.admission_waits
+    }
+
+    pub(super) fn count_admission_abandoned(&self) {
+        self.admissions_abandoned.fetch_add(1, Relaxed);
+    }
+
+    /// Connections whose client has not waited for its turn.
+    pub(super) fn admissions_abandoned(&self) -> u64 {
+        self.admissions_abandoned.load(Relaxed)
     }
 
     pub(super) fn observe_handshake(&self, elapsed: Duration) {

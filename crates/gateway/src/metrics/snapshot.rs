@@ -40,10 +40,12 @@ pub(super) struct NodeState {
     pub(super) ready: u64,
     pub(super) draining: u64,
     pub(super) broker_up: u64,
-    /// Open connections on the public listener, whatever they carry.
-    pub(super) connections: usize,
-    /// Those of them that wait to be let in.
+    /// Open connections of the public listener that serve requests, or are in their handshake.
+    pub(super) http: u64,
+    /// Those that wait to be let in.
     pub(super) waiting: usize,
+    /// How long the worker has been silent that has been so for longest, in seconds.
+    pub(super) worker_silence: u32,
 }
 
 /// Bounds, beside the numbers that they bound.
@@ -60,13 +62,16 @@ pub(super) struct Limits {
 impl<'a> Snapshot<'a> {
     pub(super) fn take(metrics: &'a Metrics, node: &Node) -> Self {
         let config = node.config();
+        let workers: Vec<_> = metrics.workers.iter().map(|cell| cell.get()).collect();
+        let websocket = workers.iter().map(|worker| worker.connections).sum();
         Self {
             node: NodeState {
                 ready: node.is_ready().into(),
                 draining: node.is_leaving().into(),
                 broker_up: metrics.is_broker_up().into(),
-                connections: node.connections.open(),
+                http: node.connections.http(websocket),
                 waiting: node.connections.waiting(),
+                worker_silence: node.pulse.silence(),
             },
             limits: Limits {
                 connections: node.connections.max(),
@@ -75,7 +80,7 @@ impl<'a> Snapshot<'a> {
                 broker_bytes: config.broker_memory().bytes(),
                 inbox_items: config.hub.inbox_items * metrics.inboxes.len(),
             },
-            workers: metrics.workers.iter().map(|cell| cell.get()).collect(),
+            workers,
             threads: metrics.workers.iter().map(|cell| cell.times()).collect(),
             inbox_items: metrics.inboxes.iter().map(|inbox| inbox.len()).sum(),
             inbox_overflows: metrics.inboxes.iter().map(|inbox| inbox.overflows()).sum(),
@@ -115,13 +120,5 @@ impl<'a> Snapshot<'a> {
     /// One number of all workers together.
     pub(super) fn sum(&self, number: impl Fn(&WorkerCounters) -> u64) -> u64 {
         self.workers.iter().map(number).sum()
-    }
-
-    /// Connections on the public listener that are not WebSocket and do not wait: they serve requests, or are in their handshake.
-    pub(super) fn http_connections(&self) -> u64 {
-        let websocket = self.sum(|worker| worker.connections);
-        // The workers' numbers are those of their last turn, so the difference may be off for a moment.
-        let served = self.node.connections.saturating_sub(self.node.waiting);
-        (served as u64).saturating_sub(websocket)
     }
 }

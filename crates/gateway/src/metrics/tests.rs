@@ -286,6 +286,9 @@ fn handshakes_ages_round_trips_and_broker_calls_are_counted() {
     let metrics = Metrics::new(Vec::new(), Vec::new());
     metrics.observe_handshake(Duration::from_micros(500));
     metrics.observe_handshake(Duration::from_micros(501));
+    metrics.observe_admission_wait(Duration::from_millis(2500));
+    metrics.observe_admission_wait(Duration::from_secs(11));
+    metrics.count_admission_abandoned();
     metrics.observe_age(0);
     metrics.observe_age(90_000);
     metrics.observe_round_trip(Duration::from_millis(40));
@@ -302,6 +305,10 @@ fn handshakes_ages_round_trips_and_broker_calls_are_counted() {
         )]
     };
     assert_eq!((handshakes("0.0005"), handshakes("0.001")), (1.0, 2.0));
+    let waits =
+        |bound: &str| series[&*format!("tickcast_admission_wait_seconds_bucket{{le=\"{bound}\"}}")];
+    assert_eq!((waits("1"), waits("2.5"), waits("10"), waits("+Inf")), (0.0, 1.0, 1.0, 2.0));
+    assert_eq!(series["tickcast_admission_abandoned_total"], 1.0);
     let ages = |bound: &str| {
         series[&*format!(
             "tickcast_connection_duration_seconds_bucket{{transport=\"websocket\",le=\"{bound}\"}}"

@@ -124,8 +124,7 @@ impl Door {
         let is_direct = server.proxy_protocol == ProxyProtocol::Required
             && !peer.is_trusted(&server.trusted_proxies);
         if is_direct {
-            tracing::debug!(%peer, "a connection that did not come through a trusted proxy is closed");
-            return self.node.metrics.count_rejected(RejectReason::Proxy);
+            return self.node.reject_unproxied(peer, &"it is no trusted proxy");
         }
         let is_full = self.waiting.len() >= waiting_max(&config, self.workers.len());
         if is_full {
@@ -182,10 +181,12 @@ impl Door {
                 self.waiting.push_front((accepted, since));
                 return Ok(Some(self.pace.next(now)));
             }
-            if now - since >= GIVING_UP_MIN && is_gone(&accepted.socket) {
+            let waited = now.saturating_duration_since(since);
+            if waited >= GIVING_UP_MIN && is_gone(&accepted.socket) {
+                self.node.metrics.count_admission_abandoned();
                 continue;
             }
-            if let Some(accepted) = self.hand_over(accepted)? {
+            if let Some(accepted) = self.hand_over(accepted, waited)? {
                 self.waiting.push_front((accepted, since));
                 return Ok(Some(now + WORKERS_PAUSE));
             }
@@ -201,8 +202,12 @@ impl Door {
         }
     }
 
-    /// Gives a connection to the next worker that has room. It comes back if none has.
-    fn hand_over(&mut self, mut accepted: Accepted) -> Result<Option<Accepted>, Ended> {
+    /// Gives a connection that has waited for so long to the next worker that has room. It comes back if none has.
+    fn hand_over(
+        &mut self,
+        mut accepted: Accepted,
+        waited: Duration,
+    ) -> Result<Option<Accepted>, Ended> {
         if let Err(error) = socket::prepare(&accepted.socket, &self.node.config().websocket) {
             note_loss(&error);
             return Ok(None);
@@ -213,6 +218,7 @@ impl Door {
             match worker.try_send(accepted) {
                 Ok(()) => {
                     self.pace.spend();
+                    self.node.metrics.observe_admission_wait(waited);
                     return Ok(None);
                 }
                 Err(TrySendError::Full(back)) => accepted = back,

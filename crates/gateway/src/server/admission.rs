@@ -73,13 +73,19 @@ impl Connections {
         self.max.load(Relaxed)
     }
 
-    pub(super) fn set_waiting(&self, count: usize) {
+    pub(crate) fn set_waiting(&self, count: usize) {
         self.waiting.store(count, Relaxed);
     }
 
     /// Connections that wait to be let in.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
+    }
+
+    /// Connections beside those that wait and so many WebSockets: they serve requests, or are in their handshake.
+    pub(crate) fn http(&self, websocket: u64) -> u64 {
+        // The workers' numbers are those of their last turn, so the difference may be off for a moment.
+        (self.open().saturating_sub(self.waiting()) as u64).saturating_sub(websocket)
     }
 
     /// A connection, whoever's, could not be accepted because the process may have no more open files.
@@ -284,6 +290,10 @@ mod tests {
         assert!(second.is_some() && connections.enter().is_none());
         drop(first);
         assert_eq!(connections.open(), 1);
+        assert_eq!((connections.http(0), connections.http(1), connections.http(2)), (1, 0, 0));
+        connections.set_waiting(1);
+        assert_eq!(connections.http(0), 0, "who waits is no request");
+        connections.set_waiting(0);
         let mut kept = Places::new(Arc::clone(&connections));
         kept.keep(connections.enter().unwrap());
         kept.keep(second.unwrap());

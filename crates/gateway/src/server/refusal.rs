@@ -97,6 +97,10 @@ fn text(reason: RejectReason) -> String {
         RejectReason::Draining => (ErrorCode::Unavailable, "this node is about to end"),
         // Closed without a word; the word would be this.
         RejectReason::Proxy => (ErrorCode::Forbidden, "connections come through a proxy here"),
+        // These have been read, and have an answer of their own.
+        RejectReason::Origin => (ErrorCode::BadOrigin, "pages of this origin may not connect here"),
+        RejectReason::Auth => (ErrorCode::Unauthorized, "the key is not known here"),
+        RejectReason::BadHandshake => (ErrorCode::BadHandshake, "this is no handshake"),
     };
     let seconds = rand::rng().random_range(RETRY_AFTER);
     let mut answer = Problem::new(code, detail).after(seconds).into_response();

@@ -5,15 +5,21 @@
 //! the workers' fan-out) follows here or within a second in every worker.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
 
 use crate::config::{Change, Config, ConfigErrors, Inputs, Warning};
 use crate::logging::{self, LogError};
 use crate::node::Node;
 use crate::systemd;
+
+/// Longest time that reading the files may take: one on a dead network share never answers. The admin listener has twice
+/// as long for a request, so that whoever asks through it is told.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a reload has changed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,6 +42,9 @@ pub enum ReloadError {
     /// The filter of the log could not be changed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A file does not answer.
+    #[error("reading the configuration takes longer than {} s: a file that belongs to it does not answer", LOAD_TIMEOUT.as_secs())]
+    Hangs,
     /// Reading it panicked, or the node is stopping.
     #[error("reading the configuration came to no end: {0}")]
     Interrupted(#[from] JoinError),
@@ -45,8 +54,12 @@ pub enum ReloadError {
 #[derive(Debug, Default)]
 pub(crate) struct Reloader {
     inputs: OnceLock<Arc<Inputs>>,
-    turn: Mutex<()>,
+    /// Whose turn it is, and a reading under way that has not ended when it should have.
+    turn: Mutex<Option<Reading>>,
 }
+
+type Loaded = Result<(Config, Vec<Warning>), ConfigErrors>;
+type Reading = JoinHandle<Loaded>;
 
 impl Reloader {
     pub(super) fn set_inputs(&self, inputs: Inputs) {
@@ -54,22 +67,38 @@ impl Reloader {
     }
 
     /// Reads the files beside the runtime: they may be on a slow disk.
-    async fn load(&self) -> Result<(Config, Vec<Warning>), ReloadError> {
+    ///
+    /// A reading that hangs cannot be ended, so it stays in `late`, and the next one begins after it: however often
+    /// somebody asks, one thread hangs.
+    async fn load(
+        &self,
+        late: &mut Option<Reading>,
+    ) -> Result<(Config, Vec<Warning>), ReloadError> {
         let inputs = self.inputs.get().map(Arc::clone).ok_or(ReloadError::NoInputs)?;
-        Ok(tokio::task::spawn_blocking(move || inputs.load()).await??)
+        let read = async {
+            if let Some(reading) = late {
+                // What it says was true before somebody asked again.
+                drop(reading.await);
+            }
+            let reading = late.insert(tokio::task::spawn_blocking(move || inputs.load()));
+            reading.await
+        };
+        let loaded = timeout(LOAD_TIMEOUT, read).await.map_err(|_elapsed| ReloadError::Hangs)?;
+        *late = None;
+        Ok(loaded??)
     }
 }
 
 impl Node {
     /// As [`Server::reload`](super::Server::reload).
     pub(crate) async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let _turn = self.reloader.turn.lock().await;
-        systemd::reloading();
-        let taken = match self.reloader.load().await {
+        let mut late = self.reloader.turn.lock().await;
+        let reloading = systemd::Reloading::begin();
+        let taken = match self.reloader.load(&mut late).await {
             Ok((config, warnings)) => self.take(config, &warnings),
             Err(error) => Err(error),
         };
-        systemd::reloaded();
+        drop(reloading);
         self.metrics.count_reload(taken.is_ok());
         match &taken {
             Ok(reloaded) => log_success(reloaded),

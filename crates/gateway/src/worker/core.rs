@@ -44,6 +44,9 @@ pub(super) const LINGER_SECONDS: u32 = 2;
 /// How long a topic may take to be settled before a subscribe command is answered without it, in milliseconds.
 const SETTLE_MS: u64 = 1000;
 
+/// Ping intervals within which a pong is a measurement.
+const PONG_INTERVALS_MAX: u32 = 2;
+
 /// A publish command on its way to the broker.
 #[derive(Debug)]
 pub(crate) struct PublishRequest {
@@ -376,11 +379,16 @@ impl State {
     }
 
     /// Measures the way of a ping and its pong. Each ping counts once: clients may send pongs as they like.
+    ///
+    /// They may also put in what they like. A connection whose pong takes longer than two intervals is closed before it
+    /// comes, so a payload that says so is none of ours.
     fn pong(&mut self, connection: ConnectionId, payload: &[u8]) {
+        let longest = self.node.config().websocket.ping_interval * PONG_INTERVALS_MAX;
         let sent = payload.try_into().map(u64::from_be_bytes).map(Duration::from_micros);
         if self.pinged.take() == Some(connection)
             && let Ok(sent) = sent
             && let Some(elapsed) = self.now.checked_sub(sent)
+            && elapsed <= longest
         {
             self.node.metrics.observe_round_trip(elapsed);
         }

@@ -52,6 +52,8 @@ pub(super) struct Departures {
     hurried: Option<usize>,
     /// Connections that were told, by the time at which they are closed.
     due: BinaryHeap<Reverse<Due>>,
+    /// Connections that may be told in this second that they are old, a part of one included.
+    room_for_old: f64,
 }
 
 /// A connection that must be gone at a time.
@@ -72,6 +74,7 @@ impl Default for Departures {
             told: 0,
             hurried: None,
             due: BinaryHeap::new(),
+            room_for_old: 0.0,
         }
     }
 }
@@ -266,16 +269,29 @@ impl State {
         }
     }
 
-    /// Tells a connection to go if it is as old as it may get; 0 is no bound.
+    /// So many seconds have begun: this worker may tell its share of `drain.rate` that they are old. What it did not need
+    /// is not saved up, so that a maximum age that is set, or lowered, sends nobody's clients away all at once.
+    pub(super) fn pace_the_old(&mut self, seconds: usize) {
+        let share = self.node.config().drain.rate as f64 / self.node.pulse.workers().max(1) as f64;
+        let room = &mut self.departures.room_for_old;
+        // Less than one a second adds up to one.
+        *room = share.mul_add(seconds as f64, *room).min(share.max(1.0));
+    }
+
+    /// Tells a connection to go if it is as old as it may get and there is room for it; 0 is no bound. Otherwise it is its
+    /// turn at one of the next looks.
     pub(super) fn tell_if_old(&mut self, connection: ConnectionId, max_age_ms: u64) {
         let second = self.second;
-        let Some(session) = self.sessions.get(connection).filter(|_| max_age_ms > 0) else {
+        if max_age_ms == 0 || self.departures.room_for_old < 1.0 {
             return;
-        };
+        }
+        let Some(session) = self.sessions.get(connection) else { return };
         let age = second.saturating_sub(session.opened);
         if !session.is_told && age >= oldest_age(session.serial, max_age_ms) {
+            let is_open = session.phase == Phase::Open;
             let delay = rand::random_range(0..AGED_SPREAD_MS);
             self.tell(connection, delay, GoawayReason::MaxAge);
+            self.departures.room_for_old -= f64::from(u8::from(is_open));
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! `{"type":"panic","at":"flush"}` makes the next flush of the connection panic, and so on for each [`Place`]. A request
 //! with the header `x-panic` panics while it is answered. A handshake with the header `x-await-reload` is answered, and
-//! its connection joins the worker only after the next reload.
+//! its connection joins the worker only after the next reload. `{"type":"hang","seconds":9}` holds the whole worker up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Request;
 use serde::Deserialize;
@@ -27,9 +27,10 @@ pub(super) enum Place {
 }
 
 #[derive(Deserialize)]
-struct Order {
-    r#type: String,
-    at: Place,
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Order {
+    Panic { at: Place },
+    Hang { seconds: u64 },
 }
 
 /// The panics that connections have asked for.
@@ -39,10 +40,14 @@ pub(super) struct Faults(Vec<(ConnectionId, Place)>);
 impl Faults {
     /// Takes the text of a command; false if it is not for this module.
     pub(super) fn order(&mut self, connection: ConnectionId, text: &str) -> bool {
-        let order = serde_json::from_str::<Order>(text).ok();
-        let Some(order) = order.filter(|order| order.r#type == "panic") else { return false };
-        self.0.push((connection, order.at));
-        self.strike(connection, Place::Command);
+        match serde_json::from_str::<Order>(text) {
+            Ok(Order::Panic { at }) => {
+                self.0.push((connection, at));
+                self.strike(connection, Place::Command);
+            }
+            Ok(Order::Hang { seconds }) => hang(Duration::from_secs(seconds)),
+            Err(_) => return false,
+        }
         true
     }
 
@@ -76,6 +81,14 @@ impl AwaitReload {
 pub(super) fn strike_request<B>(request: &Request<B>) {
     if request.headers().contains_key("x-panic") {
         strike("request");
+    }
+}
+
+/// Does nothing for so long, as a deadlock does for ever.
+fn hang(time: Duration) {
+    let begun = Instant::now();
+    while let Some(left) = time.checked_sub(begun.elapsed()) {
+        std::thread::park_timeout(left);
     }
 }
 

@@ -81,6 +81,7 @@ impl State {
             (config.websocket.ping_interval, config.websocket.max_age)
         };
         let max_age_ms = millis(max_age);
+        self.pace_the_old(ticks.clone().count());
         let interval = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX).max(1);
         let period = (interval / LOOKS_PER_PING).max(1);
         for tick in ticks.rev().take(period as usize) {

@@ -64,6 +64,11 @@ async fn they_are_let_in_in_the_order_in_which_they_came_and_at_the_rate() {
     let least = Duration::from_millis(900 * COUNT as u64 / RATE as u64);
     assert!(started.elapsed() >= least, "{:?}", started.elapsed());
     assert_eq!(node.metric(WAITING).await, 0.0);
+    // Half of them waited longer than half of the time.
+    let waits = node.metric("tickcast_admission_wait_seconds_count").await;
+    assert_eq!(waits, (BURST + COUNT) as f64);
+    let waited = node.metric("tickcast_admission_wait_seconds_sum").await;
+    assert!(waited > 0.5 * 0.4 * COUNT as f64, "{waited} s in all");
 
     let history = node.get("/v1/topics/order?history=100", "").await.json();
     let order: Vec<_> = history["publications"].as_array().expect("a list").iter().collect();
@@ -138,6 +143,9 @@ async fn who_gives_up_holds_nobody_up() {
     let started = Instant::now();
     assert_eq!(node.get("/healthz", "").await.status, 200);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    // One or two had their turn before they were known to have gone.
+    let abandoned = node.metric("tickcast_admission_abandoned_total").await;
+    assert!((10.0..=15.0).contains(&abandoned), "{abandoned}");
     node.until_metric(HTTP, |open| open == BURST as f64).await;
     let opened = node.metric(OPENED).await;
     assert!(opened < 6.0, "nothing is done for who has gone: {opened}");

@@ -10,6 +10,7 @@ use tokio_websockets::Message;
 
 use crate::harness::{Node, Opcode, Raw, Socket, frame, until, within};
 use crate::program::Program;
+use crate::reload::Rig;
 
 /// How long a client may stay beyond the delay that it was told.
 const FAREWELL: Duration = Duration::from_secs(4);
@@ -321,6 +322,41 @@ async fn a_connection_of_age_is_told_to_go_and_closed_if_it_does_not() {
     node.until_metric(&closed("max_age"), |count| count == 1.0).await;
     assert_eq!(node.metric(TOLD_BY_AGE).await, 2.0, "each is told once");
     assert_eq!(node.admin("/readyz").await.status, 200);
+}
+
+/// A bound that comes late finds nearly everybody beyond it.
+#[tokio::test]
+async fn those_of_age_go_at_the_rate_of_a_drain_however_many_they_are() {
+    const COUNT: usize = 300;
+    const RATE: usize = 60;
+    let text = |max_age: &str| {
+        format!(
+            "[server]\nworkers = 2\n[drain]\nrate = {RATE}\n[websocket]\nping_interval = '9s'\nmax_age = '{max_age}'\n"
+        )
+    };
+    let mut rig = Rig::start(&text("0ms"));
+    let mut sockets = Vec::new();
+    for _ in 0..COUNT {
+        sockets.push(rig.connect().await);
+    }
+    let all_came = Instant::now();
+    until("age", || async { all_came.elapsed() >= Duration::from_secs(3) }).await;
+
+    let begun = Instant::now();
+    rig.reload(&text("1s"), true).await;
+    let mut told = 0.0;
+    let told = &mut told;
+    while *told < COUNT as f64 {
+        *told = rig.metric(TOLD_BY_AGE).await;
+        // A worker begins as many seconds in this time as have passed, and one more; one of them may have begun late.
+        let most = RATE as u64 * ((begun.elapsed() + Duration::from_millis(200)).as_secs() + 1);
+        assert!(*told <= most as f64, "{told} after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{told} of {COUNT}");
+    }
+    assert_eq!(*told, COUNT as f64, "each is told once");
+    for socket in &mut sockets {
+        while socket.value().await["type"] != "goaway" {}
+    }
 }
 
 #[tokio::test]

@@ -5,9 +5,13 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::Duration;
+#[cfg(feature = "testing")]
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+#[cfg(feature = "testing")]
+use tokio_websockets::Message;
 
 use tickcast::config::KeyHash;
 
@@ -248,6 +252,58 @@ fn systemd_is_told_how_the_program_lives() {
     program.terminate();
     assert_eq!(systemd.next()[0], "STOPPING=1");
     assert_eq!(program.wait().code(), Some(0), "{}", program.log());
+}
+
+/// Holds up the worker of a connection: a deadlock would look like that.
+#[cfg(feature = "testing")]
+async fn hang(socket: &mut Socket, seconds: u32) {
+    socket.send(Message::text(format!(r#"{{"type":"hang","seconds":{seconds}}}"#))).await;
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_node_takes_nobody_while_a_worker_hangs() {
+    let node = Node::start().await;
+    let mut socket = node.connect().await;
+    hang(&mut socket, 9).await;
+    let is_ready = async |query: &str| node.admin(query).await.status == 200;
+    for query in ["/readyz", "/readyz?for=subscribe"] {
+        until("a node that is not ready", || async { !is_ready(query).await }).await;
+    }
+    let report = node.admin("/readyz?for=subscribe").await.json();
+    assert_eq!(report["reasons"], json!(["worker_hangs"]), "{report}");
+    assert!(node.metric("tickcast_worker_silence_seconds").await >= 5.0);
+    assert_eq!(node.metric("tickcast_ready").await, 0.0);
+    assert_eq!(node.admin("/livez").await.status, 200);
+    until("a node that is ready again", || is_ready("/readyz?for=subscribe")).await;
+    assert!(node.metric("tickcast_worker_silence_seconds").await < 5.0);
+    socket.expect_quiet().await;
+}
+
+/// Beside a worker that hangs everything else goes on, and could feed the watchdog.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn the_watchdog_is_not_fed_while_a_worker_hangs() {
+    /// After so many feedings that did not come there will be none.
+    const QUIET: Duration = Duration::from_secs(5);
+    let (systemd, program) = Systemd::start(Some(Duration::from_millis(400)));
+    let mut socket = Socket::open(program.address, "/v1/ws").await;
+    let begun = Instant::now();
+    hang(&mut socket, 600).await;
+    systemd.socket.set_read_timeout(Some(QUIET)).unwrap();
+    let fed = tokio::task::spawn_blocking(move || {
+        let mut last = Instant::now();
+        while systemd.socket.recv(&mut [0; 64]).is_ok() {
+            last = Instant::now();
+            assert!(begun.elapsed() < Duration::from_secs(90), "it goes on and on");
+        }
+        last - begun
+    });
+    let fed = fed.await.unwrap();
+    assert!(fed > Duration::from_secs(28), "a worker may be held up for long: {fed:?}");
+    let alive = get(&program, "/livez").await;
+    assert_eq!((alive.status, &alive.json()["status"]), (503, &json!("hanging")), "{alive:?}");
+    until("a line", || async { program.log().contains("a worker hangs") }).await;
 }
 
 #[test]

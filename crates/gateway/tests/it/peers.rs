@@ -142,6 +142,65 @@ async fn a_header_from_anybody_else_is_no_help() {
     assert_eq!(clients(&program), [""; 0]);
 }
 
+/// The warnings of the log that begin like this.
+fn warnings(program: &Program, beginning: &str) -> Vec<Value> {
+    let log = program.log();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let is_it = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        event["level"] == "WARN" && message.starts_with(beginning)
+    };
+    events.filter(is_it).collect()
+}
+
+#[tokio::test]
+async fn the_log_warns_once_a_minute_of_connections_that_nobody_introduces() {
+    const WARNING: &str = "a connection was closed because server.proxy_protocol is";
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for (trusted, reason) in [("10.0.0.0/8", "it is no trusted proxy"), ("127.0.0.1", "")] {
+        let program = program("required", trusted);
+        for _ in 0..5 {
+            closed(&program, request).await;
+        }
+        until("count", || async { metric(&program, REJECTED).await == 5.0 }).await;
+        // Lines come in order: the last one of the debug level is there after all warnings.
+        let line = "a connection that is not introduced by a trusted proxy is closed";
+        until("lines", || async { program.log().matches(line).count() == 5 }).await;
+        let said = warnings(&program, WARNING);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!((&said[0]["peer"], &said[0]["count"]), (&json!("127.0.0.1"), &json!(1)));
+        assert!(reason.is_empty() || said[0]["reason"] == reason, "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_once_a_minute_which_origin_to_list() {
+    let program = Program::serve(&[
+        ("access.origins", "https://app.example"),
+        ("log.filter", "info,tickcast=debug"),
+    ]);
+    let refused = async |origin: &str| {
+        let mut raw = Raw::connect(program.address).await;
+        let line = format!("Origin: {origin}");
+        let lines: Vec<_> = Raw::HANDSHAKE.iter().copied().chain([&line[..]]).collect();
+        raw.write_head(&lines).await;
+        assert_eq!(raw.answer().await.status, 403);
+    };
+    for origin in ["https://shop.example:8443", "https://shop.example:8443", "null"] {
+        refused(origin).await;
+    }
+    let line = "\"message\":\"a request was refused\"";
+    until("lines", || async { program.log().matches(line).count() == 3 }).await;
+    let said = warnings(&program, "a page was refused");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(
+        said[0]["message"],
+        "a page was refused because access.origins does not list its origin; \
+         if it is yours, add \"https://shop.example:8443\" to it"
+    );
+    assert_eq!(said[0]["origin"], "https://shop.example:8443");
+}
+
 #[tokio::test]
 async fn the_header_of_a_request_counts_from_a_trusted_proxy() {
     let program = program("off", "127.0.0.1, 10.0.0.0/8");

@@ -9,7 +9,7 @@ use tickcast::config::{Flags, Inputs};
 use tickcast::server::{ReloadError, Server};
 
 use crate::exposition;
-use crate::harness::{Raw, Socket, until};
+use crate::harness::{Raw, Socket, until, within};
 use crate::program::{Program, command};
 
 /// The program with a file that the test writes anew.
@@ -291,6 +291,68 @@ async fn open_topics_keep_their_options_until_they_are_left() {
     drop((first, second));
     until("no topic", || async { rig.metric("tickcast_topics").await == 0.0 }).await;
     assert_eq!(mode(&mut rig.connect().await, "a").await, "latest");
+}
+
+/// The file becomes a pipe into which nobody writes: whoever reads it waits. Answers when the node does, and the node goes
+/// on waiting for as long as the answer is kept.
+async fn hang_reload(rig: &Rig) -> std::fs::File {
+    std::fs::remove_file(&rig.file).expect("it is there");
+    let made = std::process::Command::new("mkfifo").arg(&rig.file).status().expect("mkfifo");
+    assert!(made.success());
+    rig.program.signal(Signal::HUP);
+    let file = rig.file.clone();
+    // It opens when it has a reader.
+    let opened = tokio::task::spawn_blocking(|| std::fs::OpenOptions::new().write(true).open(file));
+    within("a reader", opened).await.expect("no panic").expect("a pipe")
+}
+
+#[tokio::test]
+async fn a_node_whose_reload_hangs_ends_when_it_is_told_to() {
+    for by_signal in [true, false] {
+        let mut rig = Rig::start("");
+        let _pipe = hang_reload(&rig).await;
+        let begun = Instant::now();
+        if by_signal {
+            rig.program.terminate();
+        } else {
+            let answer = Raw::connect(rig.program.admin).await.post("/admin/drain", "", "").await;
+            assert_eq!(answer.status, 202, "{answer:?}");
+        }
+        assert_eq!(rig.program.wait().code(), Some(0), "{}", rig.program.log());
+        // The reload alone would have taken five.
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(!rig.program.log().contains("not reloaded"), "{}", rig.program.log());
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_hangs_fails_in_time_and_the_next_one_waits_for_its_end() {
+    let mut rig = Rig::start("");
+    let pipe = hang_reload(&rig).await;
+    let failures = "tickcast_config_reloads_total{result=\"failure\"}";
+    until("failure", || async { rig.metric(failures).await == 1.0 }).await;
+    let hangs = "configuration not reloaded, the old one stays in force: reading the configuration takes longer than 5 s";
+    rig.expect_said("ERROR", hangs).await;
+    assert_eq!(rig.metric("tickcast_config_last_reload_successful").await, 0.0);
+    assert_eq!(rig.raw().await.post("/v1/topics/a", "", "1").await.status, 200);
+
+    // Whoever asks now is told in time, and no second thread is lost to the pipe.
+    let threads = || {
+        let folder = format!("/proc/{}/task", rig.program.pid().as_raw_nonzero());
+        std::fs::read_dir(folder).expect("it runs").count()
+    };
+    let before = threads();
+    let answer = Raw::connect(rig.program.admin).await.post("/admin/reload", "", "").await;
+    assert_eq!((answer.status, &answer.json()["code"]), (422, &json!("bad_configuration")));
+    let error = answer.json()["errors"][0].take();
+    assert!(error.as_str().is_some_and(|text| text.contains("takes longer than 5 s")), "{error}");
+    assert!(threads() <= before, "{before} and then {}", threads());
+
+    drop(pipe);
+    std::fs::remove_file(&rig.file).expect("it is there");
+    rig.reloads.1 = 2;
+    rig.reload("[drain]\nrate = 7\n", true).await;
+    rig.expect_said("INFO", "configuration reloaded; in force: drain.rate = 7").await;
 }
 
 #[tokio::test]

@@ -275,9 +275,10 @@ pub(crate) const fn about_reset(reason: ResetReason) -> (&'static str, &'static 
         ResetReason::UnknownEpoch => {
             ("unknown_epoch", "Your `since` names an epoch that is not the topic's.")
         }
-        ResetReason::OffsetAhead => {
-            ("offset_ahead", "Your `since` lies beyond the topic's last offset.")
-        }
+        ResetReason::OffsetAhead => (
+            "offset_ahead",
+            "Your `since` lies beyond the topic's last offset. The node has asked the broker: that it has not heard of it yet itself is no reason.",
+        ),
     }
 }
 

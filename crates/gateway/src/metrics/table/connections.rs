@@ -9,7 +9,7 @@ pub(super) const CONNECTIONS: &[Row] = &[
         "Open connections of the public listener. http: those that serve requests, or are in their handshake.",
         &["transport"],
         |s, out| {
-            out.value(&["http"], s.http_connections());
+            out.value(&["http"], s.node.http);
             out.value(&[WEBSOCKET], s.sum(|worker| worker.connections));
         },
     ),
@@ -68,7 +68,7 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_rejected_total",
-        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; draining: they waited when the node began to drain; proxy: they did not come through a trusted proxy with a header of the PROXY protocol, which is required.",
+        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; draining: they waited when the node began to drain; proxy: they did not come through a trusted proxy with a header of the PROXY protocol, which is required. Requests for a WebSocket that were refused count too: origin: by access.origins; auth: their key is not known; bad_handshake: they broke another rule of the handshake, or of its query.",
         &["reason"],
         |s, out| {
             for (reason, count) in s.events.rejected() {
@@ -87,6 +87,18 @@ pub(super) const CONNECTIONS: &[Row] = &[
         "Bound on the connections that wait to be let in.",
         &[],
         |s, out| out.value(&[], s.limits.waiting as u64),
+    ),
+    histogram(
+        "tickcast_admission_wait_seconds",
+        "Time from accepting a connection to handing it to a worker, at server.accept_rate. Those that gave up or were turned away are not in it.",
+        &[],
+        |s, out| out.buckets(&[], s.events.admission_waits()),
+    ),
+    counter(
+        "tickcast_admission_abandoned_total",
+        "Connections whose client hung up while it waited to be let in. Nothing was done for them.",
+        &[],
+        |s, out| out.value(&[], s.events.admissions_abandoned()),
     ),
     gauge(
         "tickcast_output_pending_bytes",

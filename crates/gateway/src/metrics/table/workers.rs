@@ -10,6 +10,12 @@ pub(super) const WORKERS: &[Row] = &[
         &[],
         |s, out| out.value(&[], s.workers.len() as u64),
     ),
+    gauge(
+        "tickcast_worker_silence_seconds",
+        "Whole seconds since a worker began a turn, of the worker for which that is longest. Each begins one every second. From 5 s on the node is not ready, from 30 s on it is not alive.",
+        &[],
+        |s, out| out.value(&[], s.node.worker_silence.into()),
+    ),
     counter(
         "tickcast_worker_cpu_seconds_total",
         "Time that a worker was on a processor. A rate of 1 is all that one thread can have.",

@@ -138,6 +138,26 @@ async fn pages_of_other_origins_are_refused_if_origins_are_listed() {
     }
     let (_raw, answer) = handshake_with(&node, &[]).await;
     assert_eq!(answer.status, 101, "what is no page sends no origin");
+    assert_eq!(rejected(&node, "origin").await, 3.0);
+    assert_eq!((rejected(&node, "auth").await, rejected(&node, "bad_handshake").await), (0.0, 0.0));
+}
+
+async fn rejected(node: &Node, reason: &str) -> f64 {
+    node.metric(&format!("tickcast_connections_rejected_total{{reason=\"{reason}\"}}")).await
+}
+
+#[tokio::test]
+async fn refused_requests_for_a_websocket_are_counted_by_their_reason() {
+    let node = Node::start().await;
+    let (_raw, answer) = handshake_with(&node, &["Authorization: Bearer nonsense"]).await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(rejected(&node, "auth").await, 1.0);
+    assert_eq!(node.get("/v1/ws", "").await.status, 400, "no handshake at all");
+    assert_eq!(node.get("/v1/ws?topics=..", "").await.status, 400);
+    assert_eq!(rejected(&node, "bad_handshake").await, 2.0);
+    // Other requests with the same mistakes are not about connections.
+    assert_eq!(node.get("/v1/topics/a", "Authorization: Bearer nonsense\r\n").await.status, 401);
+    assert_eq!((rejected(&node, "auth").await, rejected(&node, "origin").await), (1.0, 0.0));
 }
 
 #[tokio::test]

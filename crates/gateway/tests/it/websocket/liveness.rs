@@ -30,6 +30,22 @@ async fn a_silent_client_is_pinged_and_may_stay_if_it_answers() {
 }
 
 #[tokio::test]
+async fn a_pong_with_another_payload_is_no_measurement() {
+    let node = Node::with(|config| config.websocket.ping_interval = INTERVAL).await;
+    let mut raw = node.raw().await;
+    raw.upgrade().await;
+    // Zeros stand for the start of the worker, which is not yet long ago at the first ones.
+    for payload in ["", "nonsense?", "nonsense", "\0\0\0\0\0\0\0\0", "\0\0\0\0\0\0\0\0"] {
+        let ping = raw.frame().await.expect("an open connection");
+        assert_eq!(ping.opcode, Opcode::Ping as u8);
+        raw.write(frame(true, Opcode::Pong, payload)).await;
+    }
+    raw.write(frame(true, Opcode::Text, r#"{"type":"ping"}"#)).await;
+    while raw.frame().await.expect("an open connection").opcode != Opcode::Text as u8 {}
+    assert_eq!(node.metric("tickcast_ping_rtt_seconds_count").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_client_that_answers_no_ping_is_closed() {
     let node = Node::with(|config| config.websocket.ping_interval = INTERVAL).await;
     let mut raw = node.raw().await;

@@ -36,6 +36,14 @@ pub(super) const ALERTS: &[Alert] = &[
         description: "{{ $labels.instance }} has not heard from its broker ({{ $labels.broker }}) for a minute (tickcast_broker_up is {{ $value }}). Publishing through it is refused, and its clients get nothing new.",
     },
     Alert {
+        name: "TickcastWorkerHangs",
+        severity: Critical,
+        expression: "tickcast_worker_silence_seconds >= 5",
+        after: "30s",
+        summary: "A worker hangs: its clients get nothing.",
+        description: "A worker of {{ $labels.instance }} has not begun a turn for {{ $value }} seconds. Its clients are connected and get nothing, and the node takes nobody new.",
+    },
+    Alert {
         name: "TickcastPublishErrors",
         severity: Critical,
         expression: r#"sum by (job) (rate(tickcast_publications_total{result=~"broker_unavailable|outcome_unknown|broker_full"}[5m])) / sum by (job) (rate(tickcast_publications_total[5m])) > 0.01"#,

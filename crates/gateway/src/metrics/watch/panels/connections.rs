@@ -28,8 +28,14 @@ pub(super) const PANELS: &[Panel] = &[
     lines(
         "Turned away, and waiting",
         PerSecond,
-        "Connections refused per second. limit: the node is full; queue: too many wait to be admitted; draining: the node leaves; proxy: they did not come through a trusted proxy.",
-        &[query("{{reason}}", "sum by (reason) (rate(tickcast_connections_rejected_total{*}[~]))")],
+        "Connections refused per second. limit: the node is full; queue: too many wait to be admitted; draining: the node leaves; proxy: no proxy that is trusted says whose they are; origin: `access.origins` does not list their page; auth: a wrong key; bad_handshake: another mistake of the client. gave up: the client hung up while it waited to be admitted.",
+        &[
+            query(
+                "{{reason}}",
+                "sum by (reason) (rate(tickcast_connections_rejected_total{*}[~]))",
+            ),
+            query("gave up", "sum(rate(tickcast_admission_abandoned_total{*}[~]))"),
+        ],
     ),
     lines(
         "Waiting for admission",
@@ -38,6 +44,21 @@ pub(super) const PANELS: &[Panel] = &[
         &[
             query("{{instance}}", "sum by (instance) (tickcast_connections_waiting{*})"),
             query("bound of one node", "max(tickcast_connections_waiting_max{*})"),
+        ],
+    ),
+    lines(
+        "Wait for admission",
+        Seconds,
+        "How long those waited who were admitted. It is what `server.accept_rate` costs clients: above some seconds they begin to give up.",
+        &[
+            query(
+                "p50",
+                "histogram_quantile(0.5, sum by (le) (rate(tickcast_admission_wait_seconds_bucket{*}[~])))",
+            ),
+            query(
+                "p99",
+                "histogram_quantile(0.99, sum by (le) (rate(tickcast_admission_wait_seconds_bucket{*}[~])))",
+            ),
         ],
     ),
     lines(

@@ -44,6 +44,12 @@ pub(super) const PANELS: &[Panel] = &[
         ],
     ),
     lines(
+        "Silence of workers",
+        Seconds,
+        "Time since a worker began a turn, of the worker for which that is longest. Each begins one every second. From 5 s on the node takes nobody new: a worker hangs, and its clients get nothing.",
+        &[query("{{instance}}", "max by (instance) (tickcast_worker_silence_seconds{*})")],
+    ),
+    lines(
         "Memory",
         Bytes,
         "Resident memory of each node, without what the kernel holds for its sockets.",
