@@ -431,6 +431,23 @@ fn without_files(samples: &mut Samples) {
     drop((silent, clients));
 }
 
+/// A node with a worker that hangs for a while.
+fn hanging(samples: &mut Samples) {
+    const ORDER: &[u8] = br#"{"type":"hang","seconds":8}"#;
+    let node = Program::start(command(&Program::ARGUMENTS), &[]);
+    let mut socket = connect(node.address);
+    let head =
+        format!("GET /v1/ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n", handshake().join("\r\n"));
+    socket.write_all(head.as_bytes()).expect("an open socket");
+    // A text frame, masked with nothing.
+    let length = u8::try_from(ORDER.len()).expect("a short one");
+    let head = [0x81, 0x80 | length, 0, 0, 0, 0];
+    socket.write_all(&[&head, ORDER].concat()).expect("an open socket");
+    samples.ask_until(node.admin, "/readyz", ("GET /readyz", ""), |answer| {
+        answer.status == 503 && answer.body.contains("worker_hangs")
+    });
+}
+
 #[test]
 fn every_answer_is_documented_and_every_documented_answer_is_given() {
     let mut samples = Samples::default();
@@ -442,6 +459,7 @@ fn every_answer_is_documented_and_every_documented_answer_is_given() {
     leaving(&mut samples);
     ending(&mut samples);
     without_files(&mut samples);
+    hanging(&mut samples);
 
     let mut judge = Command::new(packages().join("venv/bin/python"));
     judge.arg(root().join("crates/gateway/tests/clients/openapi.py"));
