@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run cluster cluster-test test check bench docs pictures simulate chaos setup fmt
+.PHONY: run cluster cluster-test test check bench docs pictures simulate chaos rolls setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -51,6 +51,11 @@ simulate:
 MINUTES := 60
 chaos:
 	TICKCAST_CHAOS_MINUTES=$(MINUTES) cargo test -p tickcast --test storm chaos -- --nocapture
+
+## rolls: all nodes are replaced again and again under thousands of clients; for example `make rolls ROLLS=100`
+ROLLS := 20
+rolls:
+	TICKCAST_ROLLS=$(ROLLS) cargo test -p tickcast --test storm all_nodes_are_replaced -- --nocapture
 
 ## setup: what the tests need beside the Rust toolchain, Node.js and Python
 setup:

@@ -39,6 +39,8 @@ pub(super) struct Snapshot<'a> {
 pub(super) struct NodeState {
     pub(super) ready: u64,
     pub(super) draining: u64,
+    /// How late its end is, in seconds.
+    pub(super) overdue: u64,
     pub(super) broker_up: u64,
     /// Open connections of the public listener that serve requests, or are in their handshake.
     pub(super) http: u64,
@@ -68,6 +70,7 @@ impl<'a> Snapshot<'a> {
             node: NodeState {
                 ready: node.is_ready().into(),
                 draining: node.is_leaving().into(),
+                overdue: node.life.overdue(config.drain.timeout).as_secs(),
                 broker_up: metrics.is_broker_up().into(),
                 http: node.connections.http(websocket),
                 waiting: node.connections.waiting(),

@@ -84,6 +84,15 @@ impl Life {
         self.since.load(Relaxed)
     }
 
+    /// For how long a node that leaves is there after the time that it has for that; zero before. It is counted from the
+    /// last part of its life, so the delay before the drain is not in it.
+    pub(crate) fn overdue(&self, time: Duration) -> Duration {
+        if self.stage() == Stage::Serving {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(now().saturating_sub(self.since())).saturating_sub(time)
+    }
+
     /// Goes on to a stage, and through all before it. A stage that is behind stays behind.
     pub(crate) fn advance(&self, stage: Stage) {
         let before = Stage::ALL[usize::from(self.stage.fetch_max(stage as u8, Relaxed))];
@@ -163,6 +172,17 @@ pub(crate) struct Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_leaves_can_be_late() {
+        let life = Life::default();
+        life.since.store(now() - 10_000, Relaxed);
+        assert_eq!(life.overdue(Duration::from_secs(1)), Duration::ZERO, "it serves");
+        life.stage.store(Stage::Draining as u8, Relaxed);
+        assert_eq!(life.overdue(Duration::from_secs(60)), Duration::ZERO);
+        let late = life.overdue(Duration::from_secs(1));
+        assert!((9..60).contains(&late.as_secs()), "{late:?}");
+    }
 
     #[test]
     fn a_life_goes_one_way() {

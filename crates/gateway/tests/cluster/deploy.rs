@@ -5,4 +5,6 @@ mod alerts;
 mod balancer;
 mod deployment;
 mod files;
+mod receiver;
+mod storm;
 mod tunnel;

@@ -21,7 +21,7 @@ mod port;
 mod process;
 #[path = "../support/program.rs"]
 mod program;
-#[expect(dead_code, reason = "also says which queries only some clusters can answer")]
+#[expect(dead_code, reason = "also says which queries only nodes without Redis can answer")]
 #[path = "../support/queries.rs"]
 mod queries;
 #[expect(dead_code, reason = "made for servers that end and come back")]

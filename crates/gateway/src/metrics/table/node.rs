@@ -24,6 +24,12 @@ pub(super) const NODE: &[Row] = &[
         &[],
         |s, out| out.value(&[], s.node.draining),
     ),
+    gauge(
+        "tickcast_drain_overdue_seconds",
+        "For how long a node that leaves is there although `drain.timeout` is over; 0 before, and while it serves.",
+        &[],
+        |s, out| out.value(&[], s.node.overdue),
+    ),
     counter(
         "tickcast_log_lines_dropped_total",
         "Log lines that were dropped because standard error did not keep up or was gone.",

@@ -3,6 +3,7 @@
 //! `deploy/prometheus/rules/` and `docs/reference/alerts.md` are written from here, by [`rules`](super::rules) and
 //! [`reference`](super::reference). What to do about an alert stands in `docs/runbooks/`, one page each.
 
+mod balancer;
 mod broker;
 mod clients;
 mod nodes;
@@ -57,6 +58,7 @@ pub(super) const GROUPS: &[(&str, &[Alert])] = &[
     ("service", service::ALERTS),
     ("clients", clients::ALERTS),
     ("broker", broker::ALERTS),
+    ("balancer", balancer::ALERTS),
     ("nodes", nodes::ALERTS),
 ];
 

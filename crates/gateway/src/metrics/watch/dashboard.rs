@@ -38,7 +38,10 @@ fn source() -> Value {
     json!({"type": "prometheus", "uid": "${datasource}"})
 }
 
-/// Which data source, which jobs, which nodes.
+/// What nodes and load balancers always have.
+const THERE: &str = r#"__name__=~"tickcast_build_info|haproxy_process_build_info""#;
+
+/// Which data source, which jobs, which nodes and load balancers.
 fn variables() -> Value {
     json!([
         {
@@ -50,8 +53,12 @@ fn variables() -> Value {
             "hide": 0,
             "refresh": 1,
         },
-        choice("job", "Job", "label_values(tickcast_build_info, job)"),
-        choice("instance", "Node", r#"label_values(tickcast_build_info{job=~"$job"}, instance)"#),
+        choice("job", "Job", &format!(r#"label_values({{{THERE}}}, job)"#)),
+        choice(
+            "instance",
+            "Instance",
+            &format!(r#"label_values({{{THERE},job=~"$job"}}, instance)"#),
+        ),
     ])
 }
 

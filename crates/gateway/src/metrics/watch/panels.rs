@@ -3,6 +3,7 @@
 //! In an expression `{*}` stands for the matchers of the dashboard's variables (`{*,result="accepted"}` adds one), and
 //! `[~]` for the range that suits the width of the panel. [`Query::dashboard`] and [`Query::live`] write them out.
 
+mod balancer;
 mod broker;
 mod connections;
 mod delivery;
@@ -155,6 +156,7 @@ pub(super) const SECTIONS: &[Section] = &[
     section("Recovery", recovery::PANELS),
     section("Nodes", node::PANELS),
     section("Deploys", deploys::PANELS),
+    Section { title: "Load balancer", is_closed: true, panels: balancer::PANELS },
 ];
 
 /// The section about nodes that run without Redis.

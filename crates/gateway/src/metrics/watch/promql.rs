@@ -49,7 +49,8 @@ pub(super) fn grouping_labels(expression: &str) -> Vec<&str> {
 }
 
 /// Prefixes of the metrics that there are.
-const PREFIXES: [&str; 6] = ["tickcast_", "process_", "job:", "instance:", "up{", "up "];
+const PREFIXES: [&str; 7] =
+    ["tickcast_", "process_", "haproxy_", "job:", "instance:", "up{", "up "];
 
 fn next_metric(expression: &str, from: usize) -> Option<usize> {
     let starts = PREFIXES.iter().flat_map(|prefix| {

@@ -11,9 +11,9 @@ This page is generated from the table of alerts in the code; a test keeps the tw
 
 The rules are in [`deploy/prometheus/rules/`](../../deploy/prometheus/rules), for Prometheus 2.42 or later. Their metrics are on the page [Metrics](metrics.md).
 
-- The nodes' job must be called `tickcast`; `TickcastDown` and `TickcastFilesNearLimit` look for it. All others take any name.
+- The nodes' job must be called `tickcast`; `TickcastDown` and `TickcastFilesNearLimit` look for it. The load balancer's must be called `haproxy`; `TickcastBalancerDown` looks for that. All other alerts, and the dashboard, take any name.
 - `severity` is `critical`: users are affected, or are about to be; `warning`: it will hurt if nobody does anything; `info`: worth knowing.
-- Every alert has a page that says what to look at and what to do. `runbook_url` is its path in this repository; put the address of your copy in front of it where your alerts are written out.
+- Every alert has a page that says what to look at and what to do. The annotation `runbook` is its path in this repository; put the address of your copy in front of it where your alerts are written out. [Send alerts to somebody](../how-to/send-alerts.md) says how they get there.
 - Bounds that fit nobody in particular (10 clients, 1,000 connections) keep small installations quiet. The tests in [`deploy/prometheus/tests/`](../../deploy/prometheus/tests) show for each alert when it fires, what it says and when it ends; run them after a change with `promtool test rules`.
 ";
 

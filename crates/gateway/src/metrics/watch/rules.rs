@@ -43,7 +43,7 @@ fn append(text: &mut String, alert: &Alert) {
         text,
         "      - alert: {name}\n        expr: {expression}\n        for: {after}\n        labels:\n          \
          severity: {severity}\n        annotations:\n          summary: {summary}\n          \
-         description: {description}\n          runbook_url: {page}\n"
+         description: {description}\n          runbook: {page}\n"
     )
     .unwrap();
 }

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::deployment::{Deployment, fetch};
+use super::receiver::Receiver;
 use crate::harness::alone;
 use crate::process::{PATIENCE, until};
 use crate::queries::queries;
@@ -40,6 +41,43 @@ fn fires(deployment: &Deployment, alert: &str, instance: Option<&str>) -> bool {
     })
 }
 
+/// Waits until an alert fires, for one node or for any.
+fn until_fired(deployment: &Deployment, alert: &str, instance: Option<&str>) {
+    let fired = until(alert, PATIENCE, || fires(deployment, alert, instance));
+    println!("{alert} fires after {fired:?}");
+}
+
+/// Waits until an alert fires for nobody.
+fn until_cleared(deployment: &Deployment, alert: &str) {
+    let cleared = until(alert, PATIENCE, || !fires(deployment, alert, None));
+    println!("{alert} is over after {cleared:?}");
+}
+
+/// What the tables of the dashboard and the alerts take for granted, the load balancer exports.
+fn expect_metrics_of_the_balancer(deployment: &Deployment) {
+    let exported = deployment.balancer_metrics().expect("it is there");
+    let text = include_str!("../../../src/metrics/watch/balancer.txt");
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split(' ');
+        let (name, kind) = (words.next().expect("a name"), words.next().expect("a kind"));
+        assert!(exported.contains(&format!("# TYPE {name} {kind}\n")), "{line}");
+        let head = format!("{name}{{");
+        let series: Vec<_> = exported
+            .lines()
+            .filter_map(|line| line.strip_prefix(&head)?.split('}').next())
+            .collect();
+        for word in words {
+            let (label, values) = word.split_once('=').expect("a label and its values");
+            for value in values.split('|') {
+                let known = format!("{label}=\"{}", value.trim_end_matches('*'));
+                assert!(series.iter().any(|labels| labels.contains(&known)), "{line}: {value}");
+            }
+        }
+        let labels = line.matches('=').count();
+        assert!(series.iter().all(|series| series.matches('=').count() == labels), "{line}");
+    }
+}
+
 #[test]
 fn everything_is_looked_at_and_alerts_fire_and_clear() {
     let _turn = alone();
@@ -60,21 +98,41 @@ fn everything_is_looked_at_and_alerts_fire_and_clear() {
     }
 
     // Every panel of the dashboard has something to show, but for those of nodes without Redis.
-    for asked in queries("tickcast", "10s").iter().filter(|asked| !asked.is_special) {
+    for asked in queries("tickcast|haproxy", "10s").iter().filter(|asked| !asked.is_of_memory()) {
         until(&asked.panel, PATIENCE, || !query(&deployment, &asked.expression).is_empty());
     }
+    expect_metrics_of_the_balancer(&deployment);
 
+    let receiver = Receiver::start();
+    deployment.send_alerts_to(receiver.address);
     assert!(!fires(&deployment, "TickcastDown", None));
     deployment.signal("node-3", Signal::KILL);
-    until("reported", PATIENCE, || fires(&deployment, "TickcastDown", Some("node-3")));
+    until_fired(&deployment, "TickcastDown", Some("node-3"));
     assert!(!fires(&deployment, "TickcastDown", Some("node-1")));
-    until("cleared", PATIENCE, || !fires(&deployment, "TickcastDown", None));
+    until_cleared(&deployment, "TickcastDown");
+    until("sent", PATIENCE, || receiver.has("TickcastDown"));
 
-    assert!(!fires(&deployment, "TickcastBrokerDown", None));
+    // What follows from Redis: at the nodes, and at the load balancer, which has nobody to publish to.
+    let consequences = ["TickcastBrokerDown", "TickcastNoneReady", "TickcastBalancerNoServers"];
+    assert!(consequences.iter().all(|alert| !fires(&deployment, alert, None)));
     deployment.signal("redis", Signal::KILL);
     for node in ["node-1", "node-2", "node-3"] {
-        until("reported", PATIENCE, || fires(&deployment, "TickcastBrokerDown", Some(node)));
+        until_fired(&deployment, "TickcastBrokerDown", Some(node));
     }
-    until("cleared", PATIENCE, || !fires(&deployment, "TickcastBrokerDown", None));
+    consequences.iter().for_each(|alert| until_fired(&deployment, alert, None));
+    consequences.iter().for_each(|alert| until_cleared(&deployment, alert));
+
+    deployment.signal("haproxy", Signal::KILL);
+    until_fired(&deployment, "TickcastBalancerDown", Some("haproxy"));
+    until_cleared(&deployment, "TickcastBalancerDown");
+
+    let good = deployment.read("keys.toml");
+    let keys = deployment.folder.join("keys.toml");
+    std::fs::write(&keys, "this is no key").expect("room on the disk");
+    deployment.signal("node-1", Signal::HUP);
+    until_fired(&deployment, "TickcastConfigReloadFailed", Some("node-1"));
+    std::fs::write(&keys, good).expect("room on the disk");
+    deployment.signal("node-1", Signal::HUP);
+    until_cleared(&deployment, "TickcastConfigReloadFailed");
     assert_eq!(up(&deployment), all);
 }

@@ -92,6 +92,16 @@ impl Deployment {
         self.nodes[2 * number - 1].address
     }
 
+    /// Has Prometheus send alerts there.
+    pub(crate) fn send_alerts_to(&self, receiver: SocketAddr) {
+        let targets = self.folder.join("prometheus/targets");
+        let text = format!("- targets: ['{receiver}']\n");
+        // In one step: somebody may read it now.
+        std::fs::write(targets.join("new"), text).expect("room on the disk");
+        let file = targets.join("alertmanager.yaml");
+        std::fs::rename(targets.join("new"), file).expect("room on the disk");
+    }
+
     /// A file that the script has made.
     pub(crate) fn read(&self, file: &str) -> String {
         let text = std::fs::read_to_string(self.folder.join(file));
@@ -115,7 +125,12 @@ impl Deployment {
 
     /// One number that the load balancer exports.
     pub(crate) fn balancer(&self, series: &str) -> Option<f64> {
-        exposition::value(&fetch(self.balancer[2].address, "/metrics").ok()?, series)
+        exposition::value(&self.balancer_metrics().ok()?, series)
+    }
+
+    /// Everything that the load balancer exports.
+    pub(crate) fn balancer_metrics(&self) -> io::Result<String> {
+        fetch(self.balancer[2].address, "/metrics")
     }
 
     /// Whether a backend of the load balancer sends anything to a node.

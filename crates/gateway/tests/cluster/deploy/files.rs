@@ -10,9 +10,11 @@ use tempfile::TempDir;
 use tickcast::config::{Config, Flags};
 
 use super::deployment::root;
+use crate::harness::Node;
 use crate::packages::packages;
 use crate::port::Port;
 use crate::process::{PATIENCE, Process, until};
+use crate::redis::Redis;
 
 fn deploy(file: &str) -> PathBuf {
     root().join("deploy").join(file)
@@ -117,14 +119,19 @@ fn the_load_balancer_takes_its_file_without_a_warning() {
     check(command.arg("-c").arg("-f").arg(&file).env_clear().env("PATH", path()));
 }
 
+/// The lines of a backend of the load balancer.
+fn backend<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let section = text.split("\nbackend ").find(|section| section.starts_with(name));
+    let section = section.unwrap_or_else(|| panic!("no {name}"));
+    lines(section.split("\nfrontend ").next().unwrap_or_default()).collect()
+}
+
 #[test]
 fn the_load_balancer_has_the_same_nodes_for_everything_and_is_quick_enough() {
     let text = read("haproxy/haproxy.cfg");
-    let servers = |backend: &str| {
-        let section = text.split("\nbackend ").find(|section| section.starts_with(backend));
-        let section = section.unwrap_or_else(|| panic!("no {backend}"));
-        let section = section.split("\nfrontend ").next().unwrap_or_default();
-        lines(section)
+    let servers = |name: &str| {
+        backend(&text, name)
+            .into_iter()
             .filter(|line| line.starts_with("server ") || line.starts_with("default-server "))
             .map(str::to_owned)
             .collect::<Vec<_>>()
@@ -149,6 +156,30 @@ fn the_load_balancer_has_the_same_nodes_for_everything_and_is_quick_enough() {
     assert!(2 * noticed < config.drain.delay, "{noticed:?} and {:?}", config.drain.delay);
     let silence = text.lines().find_map(|line| line.trim().strip_prefix("timeout tunnel "));
     assert!(2 * config.websocket.ping_interval < time(silence.expect("a time")));
+    // Idle connections end here before they end there, after two looks at the latest if there is one.
+    let look = publish.iter().find(|line| line.contains(" pool-purge-delay ")).expect("a time");
+    assert!(2 * time(word(look, "pool-purge-delay")) < config.http.header_timeout);
+}
+
+/// Who was told to go before its turn would stand at the end of another line, and be told the same there.
+#[test]
+fn the_load_balancer_waits_longer_than_the_line_of_a_node_is() {
+    const RATE: u32 = 100;
+    let text = read("haproxy/haproxy.cfg");
+    let lines = backend(&text, "subscribe");
+    let patience = lines.iter().find_map(|line| line.strip_prefix("timeout server "));
+    let retries = lines.iter().find(|line| line.starts_with("retry-on ")).expect("a list");
+    assert!(!retries.contains("response-timeout"), "{retries}");
+    let redis = Redis::start(&[]);
+    let node = Node::start(&redis.url(), &[("server.accept_rate", &RATE.to_string())]);
+    // As many may stand in line as are let in within the longest wait.
+    let places = node.metric("tickcast_connections_waiting_max");
+    let wait = Duration::from_secs_f64(places / f64::from(RATE));
+    assert!(wait > Duration::from_secs(1), "{wait:?}");
+    let patience = time(patience.expect("a time"));
+    assert!(patience > wait + Duration::from_secs(1), "{patience:?} and {wait:?}");
+    let client = text.lines().find_map(|line| line.trim().strip_prefix("timeout client "));
+    assert!(time(client.expect("a time")) > patience);
 }
 
 #[test]
@@ -237,8 +268,12 @@ fn the_composition_is_good() {
             assert!(volume.ends_with(":ro"), "{name}: {volume}");
         }
     }
+    // The image of the feed is that of the nodes, whoever has one of this name elsewhere.
+    assert_eq!(services["feed"]["pull_policy"], "never");
     for name in ["node-1", "node-2", "node-3"] {
         let node = &services[name];
+        let revision = &node["build"]["args"]["TICKCAST_REVISION"];
+        assert_eq!(revision, "${TICKCAST_REVISION:-unknown}");
         let grace = node["stop_grace_period"].as_str().expect("a time");
         assert!(time(grace) > config().drain.timeout, "{grace}");
         assert_eq!(node["ulimits"]["nofile"]["soft"], 1_048_576);

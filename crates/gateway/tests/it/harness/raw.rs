@@ -1,8 +1,10 @@
 //! A TCP connection that sends any bytes, and reads answers and frames by itself.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -182,6 +184,19 @@ impl Raw {
                 return u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
             }
         }
+    }
+
+    /// Ends the connection by a reset: what is on the way in either direction is lost.
+    pub(crate) fn reset(self) {
+        let socket = SockRef::from(self.reader.as_ref());
+        socket.set_linger(Some(Duration::ZERO)).expect("an open connection");
+        // Dropped, it would say goodbye before.
+        self.writer.into_iter().for_each(OwnedWriteHalf::forget);
+    }
+
+    /// Reads some bytes of an answer and leaves the rest.
+    pub(crate) async fn begin(&mut self, length: usize) -> Vec<u8> {
+        self.take(length).await.expect("an answer")
     }
 
     /// Reads to the end of the connection.

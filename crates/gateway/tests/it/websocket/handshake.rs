@@ -3,7 +3,7 @@
 use serde_json::json;
 use tickcast::config::Config;
 
-use crate::harness::{Node, Opcode, Raw, frame};
+use crate::harness::{Node, Opcode, Raw, frame, until};
 
 #[tokio::test]
 async fn the_accept_value_answers_the_key() {
@@ -124,6 +124,87 @@ async fn frames_may_follow_the_handshake_at_once() {
     let ids: Vec<_> = replies.iter().filter_map(|reply| reply["id"].as_u64()).collect();
     assert_eq!(ids.len(), 2, "two replies and a snapshot: {replies:?}");
     assert_eq!(replies.iter().filter(|reply| reply["data"] == 1).count(), 1);
+}
+
+/// How far a client gets before it resets its connection.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Connected,
+    HalfOfTheHead,
+    Head,
+    FirstByteOfTheAnswer,
+    Answer,
+    Command,
+}
+
+impl Step {
+    const ALL: [Self; 6] = [
+        Self::Connected,
+        Self::HalfOfTheHead,
+        Self::Head,
+        Self::FirstByteOfTheAnswer,
+        Self::Answer,
+        Self::Command,
+    ];
+
+    async fn go(self, raw: &mut Raw) {
+        let head = Raw::HANDSHAKE.join("\r\n") + "\r\n\r\n";
+        match self {
+            Self::Connected => {}
+            Self::HalfOfTheHead => raw.write(&head[..head.len() / 2]).await,
+            Self::Head => raw.write(&head).await,
+            Self::FirstByteOfTheAnswer => {
+                raw.write(&head).await;
+                assert_eq!(raw.begin(1).await, b"H");
+            }
+            Self::Answer => raw.upgrade().await,
+            Self::Command => {
+                raw.upgrade().await;
+                let command = r#"{"type":"subscribe","id":1,"topics":["a"]}"#;
+                raw.write(frame(true, Opcode::Text, command)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_on_its_way_to_a_websocket_leaves_nothing() {
+    const ROUNDS: u64 = 40;
+    // The witness, its publisher, and the clients of one round: a place that is not given back would be missing.
+    let places = 2 + Step::ALL.len();
+    let node = Node::with(|config| config.server.max_connections = places).await;
+    let mut witness = node.connect().await;
+    witness.subscribe(json!(["a"])).await;
+    let mut publisher = node.raw().await;
+    for round in 1..=ROUNDS {
+        for step in Step::ALL {
+            let mut raw = node.raw().await;
+            step.go(&mut raw).await;
+            raw.reset();
+        }
+        assert_eq!(publisher.post("/v1/topics/a", "", &round.to_string()).await.status, 200);
+        witness.expect_numbers("a", round..=round).await;
+        let open = |transport: &str| format!("tickcast_connections{{transport=\"{transport}\"}}");
+        let (http, websocket) = (open("http"), open("websocket"));
+        until("places", || async {
+            (node.metric(&http).await, node.metric(&websocket).await) == (1.0, 1.0)
+        })
+        .await;
+    }
+    let metrics = node.admin("/metrics").await.text();
+    let sum = |name: &str| {
+        let head = format!("{name}{{transport=\"websocket\"");
+        let lines = metrics.lines().filter(|line| line.starts_with(&head));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    let opened = sum("tickcast_connections_opened_total");
+    assert!(opened > ROUNDS as f64, "{opened}");
+    assert_eq!(sum("tickcast_connections_closed_total") + 1.0, opened, "each has ended once");
+    assert_eq!(sum("tickcast_subscriptions"), 1.0);
+    for transport in ["http", "websocket"] {
+        let panics = format!("tickcast_connection_panics_total{{transport=\"{transport}\"}}");
+        assert_eq!(node.metric(&panics).await, 0.0);
+    }
 }
 
 #[tokio::test]

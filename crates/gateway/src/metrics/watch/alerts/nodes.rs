@@ -54,9 +54,9 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "TickcastDrainStuck",
         severity: Warning,
-        expression: "tickcast_draining == 1",
-        after: "10m",
+        expression: "tickcast_drain_overdue_seconds > 60",
+        after: "1m",
         summary: "A node that leaves does not end.",
-        description: "{{ $labels.instance }} has been leaving for 10 minutes (tickcast_draining is {{ $value }}). It should have ended within drain.timeout.",
+        description: "{{ $labels.instance }} should have ended {{ $value | humanizeDuration }} ago: drain.timeout is over, and it is still there.",
     },
 ];

@@ -1,4 +1,4 @@
-//! What Grafana's linter of dashboards asks for, rule by rule.
+//! What Grafana's linter of dashboards asks for, rule by rule: [`RULES`].
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,35 @@ use serde_json::Value;
 use super::super::panels::Unit;
 use super::super::promql::selectors;
 use super::dashboard::dashboard;
+use super::{known, promtool};
+
+/// All rules of the linter (github.com/grafana/dashboard-linter) that are not experimental, and the test of each.
+const RULES: [(&str, fn()); 17] = [
+    ("template-datasource-rule", the_data_source_is_a_variable),
+    ("template-job-rule", job_and_instance_are_variables_that_follow_the_time),
+    ("template-instance-rule", job_and_instance_are_variables_that_follow_the_time),
+    ("template-label-promql-rule", promtool::every_variable_is_valid),
+    ("template-on-time-change-reload-rule", job_and_instance_are_variables_that_follow_the_time),
+    ("panel-datasource-rule", every_panel_and_query_uses_the_variable_data_source),
+    ("panel-title-description-rule", every_panel_has_a_title_of_its_own_and_a_description),
+    ("panel-units-rule", every_panel_has_a_unit_that_grafana_knows),
+    ("panel-no-targets-rule", every_panel_has_queries_with_a_legend),
+    ("target-logql-rule", nothing_is_asked_of_logs),
+    ("target-logql-auto-rule", nothing_is_asked_of_logs),
+    ("target-promql-rule", promtool::every_query_is_valid),
+    ("target-rate-interval-rule", every_range_is_the_rate_interval),
+    ("target-job-rule", every_selector_asks_for_the_variables),
+    ("target-instance-rule", every_selector_asks_for_the_variables),
+    ("target-counter-agg-rule", counters_are_seen_as_rates),
+    ("uneditable-dashboard-rule", the_dashboard_cannot_be_edited_by_mistake),
+];
+
+#[test]
+fn every_rule_has_a_test_and_is_there_once() {
+    let names: BTreeSet<_> = RULES.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), RULES.len());
+    assert!(names.iter().all(|name| name.ends_with("-rule")));
+}
 
 /// All panels, also those inside a closed row.
 fn panels(dashboard: &Value) -> Vec<&Value> {
@@ -32,7 +61,6 @@ fn variable<'a>(dashboard: &'a Value, name: &str) -> &'a Value {
     list.iter().find(|variable| variable["name"] == name).unwrap()
 }
 
-/// template-datasource-rule
 #[test]
 fn the_data_source_is_a_variable() {
     let dashboard = dashboard();
@@ -42,11 +70,10 @@ fn the_data_source_is_a_variable() {
     assert_eq!(source["label"], "Data source");
 }
 
-/// template-job-rule, template-instance-rule, template-label-promql-rule, template-on-time-change-reload-rule
 #[test]
 fn job_and_instance_are_variables_that_follow_the_time() {
-    let dashboard = dashboard();
-    for (name, label) in [("job", "Job"), ("instance", "Node")] {
+    let (dashboard, known) = (dashboard(), known());
+    for (name, label) in [("job", "Job"), ("instance", "Instance")] {
         let variable = variable(&dashboard, name);
         assert_eq!(variable["type"], "query", "{name}");
         assert_eq!(variable["label"], label);
@@ -55,21 +82,33 @@ fn job_and_instance_are_variables_that_follow_the_time() {
         assert_eq!(variable["includeAll"], true, "{name}");
         assert_eq!(variable["allValue"], ".+", "{name}");
         assert_eq!(variable["refresh"], 2, "{name} is read again when the time changes");
-        let query = variable["query"]["query"].as_str().unwrap();
-        let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
-        let (selector, label) = inside.unwrap().rsplit_once(", ").unwrap();
+        let (selector, label) = label_values(variable);
         assert_eq!(label, name);
-        assert_eq!(selectors(selector).len(), 1, "{query}");
+        let metrics = selector.strip_prefix(r#"{__name__=~""#).unwrap().split('"').next().unwrap();
+        assert!(metrics.split('|').all(|metric| known.contains_key(metric)), "{selector}");
     }
 }
 
-/// template-uneditable-rule
+/// Of which series a variable has the values of which label.
+fn label_values(variable: &Value) -> (&str, &str) {
+    let query = variable["query"]["query"].as_str().unwrap();
+    let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+    inside.unwrap().rsplit_once(", ").unwrap()
+}
+
+/// The selectors of the variables, as Grafana sends them.
+pub(super) fn selectors_of_variables() -> Vec<String> {
+    let dashboard = dashboard();
+    let names = ["job", "instance"];
+    let selectors = names.map(|name| label_values(variable(&dashboard, name)).0.to_owned());
+    selectors.map(|selector| selector.replace("$job", ".+")).to_vec()
+}
+
 #[test]
 fn the_dashboard_cannot_be_edited_by_mistake() {
     assert_eq!(dashboard()["editable"], false);
 }
 
-/// panel-datasource-rule
 #[test]
 fn every_panel_and_query_uses_the_variable_data_source() {
     for (title, panel) in drawn(&dashboard()) {
@@ -83,7 +122,6 @@ fn every_panel_and_query_uses_the_variable_data_source() {
     }
 }
 
-/// panel-title-description-rule
 #[test]
 fn every_panel_has_a_title_of_its_own_and_a_description() {
     let dashboard = dashboard();
@@ -95,7 +133,6 @@ fn every_panel_has_a_title_of_its_own_and_a_description() {
     }
 }
 
-/// panel-units-rule
 #[test]
 fn every_panel_has_a_unit_that_grafana_knows() {
     use Unit::{Bytes, BytesPerSecond, Count, PerSecond, Seconds, Share};
@@ -107,7 +144,7 @@ fn every_panel_has_a_unit_that_grafana_knows() {
     }
 }
 
-/// panel-no-targets-rule, and legends that tell the lines apart
+/// Legends tell the lines apart.
 #[test]
 fn every_panel_has_queries_with_a_legend() {
     for (title, panel) in drawn(&dashboard()) {
@@ -129,7 +166,21 @@ fn expressions(dashboard: &Value) -> Vec<(&str, &str)> {
     targets.map(|(title, target)| (title, target["expr"].as_str().unwrap())).collect()
 }
 
-/// target-job-rule, target-instance-rule
+/// What asks Loki has two rules of its own.
+#[test]
+fn nothing_is_asked_of_logs() {
+    let dashboard = dashboard();
+    for (title, panel) in drawn(&dashboard) {
+        let sources = targets(panel).iter().map(|target| &target["datasource"]);
+        for source in sources.chain([&panel["datasource"]]) {
+            assert_eq!(source["type"], "prometheus", "{title}");
+        }
+    }
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let mut sources = variables.filter(|variable| variable["type"] == "datasource");
+    assert!(sources.all(|source| source["query"] == "prometheus"));
+}
+
 #[test]
 fn every_selector_asks_for_the_variables() {
     for (title, expression) in expressions(&dashboard()) {
@@ -141,7 +192,6 @@ fn every_selector_asks_for_the_variables() {
     }
 }
 
-/// target-rate-interval-rule
 #[test]
 fn every_range_is_the_rate_interval() {
     for (title, expression) in expressions(&dashboard()) {
@@ -152,7 +202,6 @@ fn every_range_is_the_rate_interval() {
     }
 }
 
-/// target-counter-agg-rule
 #[test]
 fn counters_are_seen_as_rates() {
     for (title, expression) in expressions(&dashboard()) {
