@@ -18,8 +18,8 @@ const ARRIVAL: Duration = Duration::from_millis(1_500);
 const RATE: u32 = 4_000;
 const BURST: u32 = RATE / 10;
 
-/// They come so much faster than they are let in that many more than these stand in line.
-const IN_LINE: f64 = 3_000.0;
+/// They come so much faster than they are let in that several times as many stand in line.
+const IN_LINE: f64 = 1_000.0;
 
 /// How often the length of the line is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
