@@ -114,7 +114,8 @@ fn everything_is_looked_at_and_alerts_fire_and_clear() {
 
     // What follows from Redis: at the nodes, and at the load balancer, which has nobody to publish to.
     let consequences = ["TickcastBrokerDown", "TickcastNoneReady", "TickcastBalancerNoServers"];
-    assert!(consequences.iter().all(|alert| !fires(&deployment, alert, None)));
+    // A node that has just started does not have Redis yet, and that counts at once here.
+    consequences.iter().for_each(|alert| until_cleared(&deployment, alert));
     deployment.signal("redis", Signal::KILL);
     for node in ["node-1", "node-2", "node-3"] {
         until_fired(&deployment, "TickcastBrokerDown", Some(node));
