@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
@@ -41,8 +41,10 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Life {
     stage: AtomicU8,
-    /// When the node started, and when this part of its life did, in milliseconds since 1970. For people.
+    /// When the node started: by the clock that only goes forward, and, for people, in milliseconds since 1970.
+    begun: Instant,
     started: u64,
+    /// When this part of its life began, in milliseconds after that.
     since: AtomicU64,
     asked: CancellationToken,
     draining: CancellationToken,
@@ -54,11 +56,11 @@ pub(crate) struct Life {
 
 impl Default for Life {
     fn default() -> Self {
-        let now = now();
         Self {
             stage: AtomicU8::new(Stage::Serving as u8),
-            started: now,
-            since: AtomicU64::new(now),
+            begun: Instant::now(),
+            started: now(),
+            since: AtomicU64::new(0),
             asked: CancellationToken::new(),
             draining: CancellationToken::new(),
             hurrying: CancellationToken::new(),
@@ -81,7 +83,12 @@ impl Life {
 
     /// When the part of the node's life began that [`Stage::as_str`] names, in milliseconds since 1970.
     pub(crate) fn since(&self) -> u64 {
-        self.since.load(Relaxed)
+        self.started + self.since.load(Relaxed)
+    }
+
+    /// In milliseconds.
+    fn age(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// For how long a node that leaves is there after the time that it has for that; zero before. It is counted from the
@@ -90,14 +97,15 @@ impl Life {
         if self.stage() == Stage::Serving {
             return Duration::ZERO;
         }
-        Duration::from_millis(now().saturating_sub(self.since())).saturating_sub(time)
+        Duration::from_millis(self.age().saturating_sub(self.since.load(Relaxed)))
+            .saturating_sub(time)
     }
 
     /// Goes on to a stage, and through all before it. A stage that is behind stays behind.
     pub(crate) fn advance(&self, stage: Stage) {
         let before = Stage::ALL[usize::from(self.stage.fetch_max(stage as u8, Relaxed))];
         if stage > before && stage.as_str() != before.as_str() {
-            self.since.store(now(), Relaxed);
+            self.since.store(self.age(), Relaxed);
         }
         let steps = [
             (Stage::Draining, &self.draining),
@@ -175,8 +183,8 @@ mod tests {
 
     #[test]
     fn who_leaves_can_be_late() {
-        let life = Life::default();
-        life.since.store(now() - 10_000, Relaxed);
+        let begun = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        let life = Life { begun, ..Life::default() };
         assert_eq!(life.overdue(Duration::from_secs(1)), Duration::ZERO, "it serves");
         life.stage.store(Stage::Draining as u8, Relaxed);
         assert_eq!(life.overdue(Duration::from_secs(60)), Duration::ZERO);
