@@ -3,6 +3,7 @@
 mod accept;
 mod admission;
 mod drain;
+mod line;
 mod peer;
 pub(crate) mod proxy_protocol;
 mod refusal;

@@ -59,6 +59,12 @@ impl Pulse {
         self.longest().is_some_and(|longest| longest.is_as_long_as(READY_SILENCE_MAX))
     }
 
+    /// Whether this worker has been silent for so long.
+    pub(crate) fn is_silent(&self, worker: usize) -> bool {
+        let beat = self.beats.get(worker).map_or(AT_REST, |beat| beat.load(Relaxed));
+        u64::from(self.now().saturating_sub(beat)) >= READY_SILENCE_MAX.as_secs()
+    }
+
     /// How long the worker has been silent that has been so for longest, in seconds.
     pub(crate) fn silence(&self) -> u32 {
         self.longest().map_or(0, |longest| longest.seconds)
@@ -114,8 +120,10 @@ mod tests {
             let pulse = Pulse::new(2, ago(seconds));
             pulse.beat(0);
             assert_eq!((u64::from(pulse.silence()), pulse.hangs()), (seconds, hangs));
+            assert_eq!((pulse.is_silent(0), pulse.is_silent(1)), (false, hangs));
             pulse.rest(1);
             assert_eq!((pulse.silence(), pulse.hangs()), (0, false), "who has ended is not missed");
+            assert!(!pulse.is_silent(1));
         }
         assert_eq!((Pulse::new(0, ago(40)).silence(), Pulse::new(0, ago(40)).hangs()), (0, false));
     }

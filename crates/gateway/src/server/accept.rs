@@ -2,9 +2,8 @@
 //!
 //! When a node is lost, all its clients come to the others at once. Each of them costs a handshake and a subscription, and
 //! a worker that did a thousand of these in a row would leave its live clients without news meanwhile. So what was
-//! accepted waits here, untouched, and workers get it at the rate of `server.accept_rate`.
+//! accepted waits in a [`Line`], untouched, and workers get it at the rate of `server.accept_rate`.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Pace, Place, rate, waiting_max};
+use super::admission::{Place, rate, waiting_max};
+use super::line::{Line, Waiting};
 use super::peer::Peer;
 use super::refusal::{Refusals, answer_at_once};
 use crate::config::ProxyProtocol;
@@ -72,9 +72,8 @@ struct Door {
     /// The worker whose turn is next. Round-robin, because the kernel would favour the worker that is idle at the moment,
     /// and long-lived connections would pile up there.
     next: usize,
-    waiting: VecDeque<(Accepted, Instant)>,
-    pace: Pace,
-    /// As it is configured; of the pace.
+    line: Line,
+    /// As it is configured; of the line.
     rate: usize,
     refusals: Refusals,
     /// Nothing is accepted until then.
@@ -87,13 +86,12 @@ impl Door {
     fn new(node: Arc<Node>, workers: Vec<mpsc::Sender<Accepted>>) -> Self {
         let rate = rate(&node.config(), workers.len());
         Self {
-            pace: Pace::new(rate, Instant::now()),
+            line: Line::new(rate, Instant::now()),
             rate,
             refusals: Refusals::new(node.connections.max()),
             node,
             workers,
             next: 0,
-            waiting: VecDeque::new(),
             pause: None,
             lacks_files: false,
         }
@@ -126,7 +124,7 @@ impl Door {
         if is_direct {
             return self.node.reject_unproxied(peer, &"it is no trusted proxy");
         }
-        let is_full = self.waiting.len() >= waiting_max(&config, self.workers.len());
+        let is_full = self.line.len() >= waiting_max(&config, self.workers.len());
         if is_full {
             return self.refusals.answer(socket, RejectReason::Queue, &self.node.metrics);
         }
@@ -135,8 +133,7 @@ impl Door {
         };
         match socket.into_std() {
             Ok(socket) => {
-                let accepted = Accepted { socket, peer, place };
-                self.waiting.push_back((accepted, Instant::now()));
+                self.line.join(Accepted { socket, peer, place }, Instant::now());
             }
             Err(error) => note_loss(&error),
         }
@@ -165,83 +162,107 @@ impl Door {
     /// Hands connections to the workers as long as it is their time, and says when to go on; never, if nobody waits.
     fn let_in(&mut self) -> Result<Option<Instant>, Ended> {
         let due = self.let_in_some();
-        self.node.connections.set_waiting(self.waiting.len());
+        self.node.connections.set_waiting(self.line.len());
         due
     }
 
     fn let_in_some(&mut self) -> Result<Option<Instant>, Ended> {
-        if self.waiting.is_empty() {
-            return Ok(None);
-        }
         let now = Instant::now();
         self.follow_config(now);
         for _ in 0..TURN_MAX {
-            let Some((accepted, since)) = self.waiting.pop_front() else { return Ok(None) };
-            if !self.pace.is_due(now) {
-                self.waiting.push_front((accepted, since));
-                return Ok(Some(self.pace.next(now)));
-            }
+            let Some((turn, waiting)) = self.line.next(now) else {
+                if self.look(now) {
+                    continue;
+                }
+                return Ok(self.line.due(now));
+            };
+            let Waiting { accepted, since } = waiting;
             let waited = now.saturating_duration_since(since);
             if waited >= GIVING_UP_MIN && is_gone(&accepted.socket) {
                 self.node.metrics.count_admission_abandoned();
                 continue;
             }
-            if let Some(accepted) = self.hand_over(accepted, waited)? {
-                self.waiting.push_front((accepted, since));
-                return Ok(Some(now + WORKERS_PAUSE));
+            match self.hand_over(accepted)? {
+                HandedOver::Taken => {
+                    self.line.spend(turn);
+                    self.node.metrics.observe_admission_wait(waited);
+                }
+                HandedOver::Lost => {}
+                HandedOver::Back(accepted) => {
+                    self.line.put_back(turn, Waiting { accepted, since });
+                    return Ok(Some(now + WORKERS_PAUSE));
+                }
             }
         }
         Ok(Some(now))
+    }
+
+    /// Has the line find out who publishes, if it is time to, and sends away who has no place in it after that.
+    fn look(&mut self, now: Instant) -> bool {
+        let max = waiting_max(&self.node.config(), self.workers.len());
+        let Some(refused) = self.line.look(max, now) else { return false };
+        for accepted in refused {
+            self.send_away(&accepted, RejectReason::Queue);
+        }
+        true
     }
 
     fn follow_config(&mut self, now: Instant) {
         let rate = rate(&self.node.config(), self.workers.len());
         if rate != self.rate {
             self.rate = rate;
-            self.pace.set_rate(rate, now);
+            self.line.set_rate(rate, now);
         }
     }
 
-    /// Gives a connection that has waited for so long to the next worker that has room. It comes back if none has.
-    fn hand_over(
-        &mut self,
-        mut accepted: Accepted,
-        waited: Duration,
-    ) -> Result<Option<Accepted>, Ended> {
+    /// Gives a connection to the next worker that has room.
+    fn hand_over(&mut self, mut accepted: Accepted) -> Result<HandedOver, Ended> {
         if let Err(error) = socket::prepare(&accepted.socket, &self.node.config().websocket) {
             note_loss(&error);
-            return Ok(None);
+            return Ok(HandedOver::Lost);
         }
         for _ in 0..self.workers.len() {
-            let worker = &self.workers[self.next];
-            self.next = (self.next + 1) % self.workers.len();
-            match worker.try_send(accepted) {
-                Ok(()) => {
-                    self.pace.spend();
-                    self.node.metrics.observe_admission_wait(waited);
-                    return Ok(None);
-                }
+            let index = self.next;
+            self.next = (index + 1) % self.workers.len();
+            if self.node.pulse.is_silent(index) {
+                continue;
+            }
+            match self.workers[index].try_send(accepted) {
+                Ok(()) => return Ok(HandedOver::Taken),
                 Err(TrySendError::Full(back)) => accepted = back,
                 Err(TrySendError::Closed(_)) => return Err(Ended),
             }
         }
-        Ok(Some(accepted))
+        Ok(HandedOver::Back(accepted))
     }
 
     /// Sends everybody who waits to another node.
     async fn turn_away(&mut self) {
-        while let Some((accepted, _)) = self.waiting.pop_front() {
-            self.node.metrics.count_rejected(RejectReason::Draining);
-            if let Err(error) = answer_at_once(&accepted.socket, RejectReason::Draining) {
-                tracing::debug!(%error, "a client did not take the answer that the node ends");
-            }
+        while let Some(Waiting { accepted, .. }) = self.line.leave() {
+            self.send_away(&accepted, RejectReason::Draining);
             drop(accepted);
-            self.node.connections.set_waiting(self.waiting.len());
-            if self.waiting.len().is_multiple_of(TURN_MAX) {
+            self.node.connections.set_waiting(self.line.len());
+            if self.line.len().is_multiple_of(TURN_MAX) {
                 yield_now().await;
             }
         }
     }
+
+    fn send_away(&self, accepted: &Accepted, reason: RejectReason) {
+        self.node.metrics.count_rejected(reason);
+        if let Err(error) = answer_at_once(&accepted.socket, reason) {
+            tracing::debug!(%error, "a client did not take the answer that there is no place for it");
+        }
+    }
+}
+
+/// What has become of a connection that was to get a worker.
+#[derive(Debug)]
+enum HandedOver {
+    Taken,
+    Lost,
+    /// No worker has room.
+    Back(Accepted),
 }
 
 fn note_loss(error: &io::Error) {

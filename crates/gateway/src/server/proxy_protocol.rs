@@ -58,6 +58,16 @@ async fn read_header(
     peer(&start, &rest)
 }
 
+/// What comes after the header in the first bytes of a connection, if they begin with one; all of them, if they do not;
+/// nothing, if it has not come yet.
+pub(super) fn after(bytes: &[u8]) -> &[u8] {
+    if bytes.is_empty() || !SIGNATURE.starts_with(&bytes[..bytes.len().min(SIGNATURE.len())]) {
+        return bytes;
+    }
+    let length = bytes.first_chunk().and_then(|start| rest_length(start).ok());
+    length.and_then(|length| bytes.get(START_BYTES + length..)).unwrap_or_default()
+}
+
 /// How much follows the start.
 fn rest_length(start: &[u8; START_BYTES]) -> Result<usize, ProxyHeaderError> {
     if start[..SIGNATURE.len()] != SIGNATURE {
@@ -135,6 +145,21 @@ mod tests {
         check(&header(0x20, 0x11, &TCP4), None);
         check(&header(0x21, 0x00, &[1, 2, 3]), None);
         check(&header(0x21, 0x31, &[0; 216]), None);
+    }
+
+    #[test]
+    fn what_comes_after_a_header_can_be_seen_before_it_is_read() {
+        let header = header(0x21, 0x11, &[&TCP4[..], &[4, 0, 1, 0]].concat());
+        let whole = [&header[..], b"POST /"].concat();
+        assert_eq!(after(&whole), b"POST /");
+        for length in 0..=header.len() {
+            assert_eq!(after(&whole[..length]), b"", "{length}");
+        }
+        for without in [&b"POST /"[..], b"\rPOST", b"x"] {
+            assert_eq!(after(without), without);
+        }
+        let endless = [&SIGNATURE[..], &[0x21, 0x11, 0xff, 0xff]].concat();
+        assert_eq!(after(&endless), b"");
     }
 
     #[test]

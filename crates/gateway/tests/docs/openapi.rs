@@ -389,9 +389,17 @@ fn leaving(samples: &mut Samples) {
 
 /// A node that ends while connections wait to be let in.
 fn ending(samples: &mut Samples) {
-    let node = Program::serve(&[("server.accept_rate", "1"), ("drain.delay", "0ms")]);
-    // As many as are let in at once, and a few that are not.
-    let crowd: Vec<TcpStream> = (0..20).map(|_| connect(node.address)).collect();
+    let node = Program::serve(&[("server.accept_rate", "4"), ("drain.delay", "0ms")]);
+    // As many publishers as are let in at once, 16 at everybody's pace and 16 at theirs, and a few that are not; then
+    // clients, which are not either.
+    let words = std::iter::repeat_n("POST ", 36).chain(std::iter::repeat_n("GET ", 10));
+    let crowd: Vec<TcpStream> = words
+        .map(|word| {
+            let mut socket = connect(node.address);
+            socket.write_all(word.as_bytes()).expect("an open socket");
+            socket
+        })
+        .collect();
     let mut waiting: Vec<(TcpStream, &str, &str)> = OPERATIONS
         .iter()
         .map(|(path, request)| {

@@ -40,6 +40,64 @@ async fn fill(node: &Node) -> Vec<Raw> {
 async fn they_are_let_in_in_the_order_in_which_they_came_and_at_the_rate() {
     const COUNT: usize = 50;
     const RATE: usize = 50;
+    let node = Node::with(paced(RATE)).await;
+    let started = Instant::now();
+    let mut crowd = Vec::new();
+    for _ in 0..BURST + COUNT {
+        let mut raw = node.raw().await;
+        raw.write_head(Raw::HANDSHAKE).await;
+        crowd.push(raw);
+    }
+    let waiting = node.metric(WAITING).await;
+    assert!(waiting > 0.0 && waiting <= COUNT as f64, "{waiting}");
+    assert_eq!(node.metric("tickcast_connections_waiting_max").await, 10.0 * RATE as f64);
+    for (number, raw) in crowd.iter_mut().enumerate() {
+        assert_eq!(raw.answer().await.status, 101);
+        // Everybody before it is in, and of those after it at most as many as come at once.
+        let came = node.metric("tickcast_admission_wait_seconds_count").await;
+        let may_be = (number + 1) as f64..=(number + 1 + BURST) as f64;
+        assert!(may_be.contains(&came), "{came}, and {may_be:?} may be");
+    }
+    // The last of them had to wait for those before it.
+    let least = Duration::from_millis(900 * COUNT as u64 / RATE as u64);
+    assert!(started.elapsed() >= least, "{:?}", started.elapsed());
+    assert_eq!(node.metric(WAITING).await, 0.0);
+    // Half of them waited longer than half of the time.
+    let waits = node.metric("tickcast_admission_wait_seconds_count").await;
+    assert_eq!(waits, (BURST + COUNT) as f64);
+    let waited = node.metric("tickcast_admission_wait_seconds_sum").await;
+    assert!(waited > 0.5 * 0.4 * COUNT as f64, "{waited} s in all");
+}
+
+/// Clients wait for their turn for seconds, publishers do not, although each of them comes on a connection of its own.
+#[tokio::test]
+async fn publishers_are_answered_at_once_beside_a_crowd() {
+    const CROWD: usize = 150;
+    const RATE: usize = 20;
+    const PUBLICATIONS: u64 = 10;
+    let node = Node::with(paced(RATE)).await;
+    let _served = fill(&node).await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let mut raw = node.raw().await;
+        raw.write_head(Raw::HANDSHAKE).await;
+        crowd.push(raw);
+    }
+    for number in 0..PUBLICATIONS {
+        let asked = Instant::now();
+        let answer = node.raw().await.post("/v1/topics/aside", "", &number.to_string()).await;
+        assert_eq!(answer.json()["offset"], number + 1);
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    let waiting = node.metric(WAITING).await;
+    assert!(waiting > 2.0 * RATE as f64, "they had nobody to pass: {waiting}");
+}
+
+#[tokio::test]
+async fn publishers_keep_their_order_too() {
+    const COUNT: usize = 50;
+    const RATE: usize = 50;
     let node = Node::with(|config| {
         config.server.workers = 1;
         config.server.accept_rate = RATE;
@@ -54,21 +112,12 @@ async fn they_are_let_in_in_the_order_in_which_they_came_and_at_the_rate() {
         raw.write(format!("{head}\r\nContent-Length: {}\r\n\r\n{number}", number.len())).await;
         crowd.push(raw);
     }
-    let waiting = node.metric(WAITING).await;
-    assert!(waiting > 0.0 && waiting <= COUNT as f64, "{waiting}");
-    assert_eq!(node.metric("tickcast_connections_waiting_max").await, 10.0 * RATE as f64);
     for raw in &mut crowd {
         assert_eq!(raw.answer().await.status, 200);
     }
-    // The last of them had to wait for those before it.
-    let least = Duration::from_millis(900 * COUNT as u64 / RATE as u64);
+    // Beside the pace of everybody there is theirs, a quarter of it. After both bursts the last had to wait.
+    let least = Duration::from_millis(900 * (COUNT - BURST) as u64 / (RATE + RATE / 4) as u64);
     assert!(started.elapsed() >= least, "{:?}", started.elapsed());
-    assert_eq!(node.metric(WAITING).await, 0.0);
-    // Half of them waited longer than half of the time.
-    let waits = node.metric("tickcast_admission_wait_seconds_count").await;
-    assert_eq!(waits, (BURST + COUNT) as f64);
-    let waited = node.metric("tickcast_admission_wait_seconds_sum").await;
-    assert!(waited > 0.5 * 0.4 * COUNT as f64, "{waited} s in all");
 
     let history = node.get("/v1/topics/order?history=100", "").await.json();
     let order: Vec<_> = history["publications"].as_array().expect("a list").iter().collect();

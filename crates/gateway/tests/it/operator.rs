@@ -263,7 +263,7 @@ async fn hang(socket: &mut Socket, seconds: u32) {
 #[cfg(feature = "testing")]
 #[tokio::test]
 async fn a_node_takes_nobody_while_a_worker_hangs() {
-    let node = Node::start().await;
+    let node = Node::with(|config| config.server.workers = 2).await;
     let mut socket = node.connect().await;
     hang(&mut socket, 9).await;
     let is_ready = async |query: &str| node.admin(query).await.status == 200;
@@ -275,6 +275,11 @@ async fn a_node_takes_nobody_while_a_worker_hangs() {
     assert!(node.metric("tickcast_worker_silence_seconds").await >= 5.0);
     assert_eq!(node.metric("tickcast_ready").await, 0.0);
     assert_eq!(node.admin("/livez").await.status, 200);
+    // Those who come all the same get a worker that does not.
+    for _ in 0..4 {
+        assert_eq!(node.get("/v1/topics/none", "").await.problem(), "no_value");
+    }
+    assert!(node.metric("tickcast_worker_silence_seconds").await >= 5.0);
     until("a node that is ready again", || is_ready("/readyz?for=subscribe")).await;
     assert!(node.metric("tickcast_worker_silence_seconds").await < 5.0);
     socket.expect_quiet().await;

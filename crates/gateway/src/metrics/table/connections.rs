@@ -78,13 +78,13 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     gauge(
         "tickcast_connections_waiting",
-        "Connections that wait to be let in at server.accept_rate. Nothing has been done for them yet.",
+        "Connections that wait to be let in at server.accept_rate, publishers, who go ahead, among them. Nothing has been done for them yet.",
         &[],
         |s, out| out.value(&[], s.node.waiting as u64),
     ),
     gauge(
         "tickcast_connections_waiting_max",
-        "Bound on the connections that wait to be let in.",
+        "Bound on the connections that wait to be let in. A fifth of it is for those that publish or have not said yet what they want; if there is no place for one of the others, it counts as reason queue.",
         &[],
         |s, out| out.value(&[], s.limits.waiting as u64),
     ),

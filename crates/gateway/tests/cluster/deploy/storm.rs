@@ -30,10 +30,8 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// Publications before the crowd comes, and beside it.
 const COUNT: usize = 100;
 
-/// So many publications beside the crowd are answered within this time. If each waited in line, every publisher would be
-/// held up for seconds each time, and all of it would take more than a minute. One for which the load balancer has no
-/// connection at hand does wait.
-const ANSWERED: Duration = Duration::from_secs(10);
+/// Each publication is answered within this time, whether the load balancer has a connection to a node at hand or not.
+const ANSWERED: Duration = Duration::from_secs(1);
 
 /// Publishers at work, and what they were told.
 struct Publishers<'a> {
@@ -101,7 +99,7 @@ fn publishers_go_on_while_clients_stand_in_line() {
         key: deployment.key(),
         answered: AtomicUsize::new(0),
     };
-    let took = scope(|scope| {
+    let slowest = scope(|scope| {
         let publishers = &publishers;
         let start = |number| {
             // It is over when this end of the channel is gone, also in a panic.
@@ -120,7 +118,7 @@ fn publishers_go_on_while_clients_stand_in_line() {
         println!("{COUNT} in {took:?}, the slowest in {slowest:?}; {left} still in line");
         assert!(left > 0.0, "the storm was over before");
         drop(crowd);
-        took
+        slowest
     });
     let reused = |node| {
         let labels = format!(r#"{{proxy="publish",server="node-{node}"}}"#);
@@ -128,5 +126,5 @@ fn publishers_go_on_while_clients_stand_in_line() {
         deployment.balancer(&reuses).expect("it is there")
     };
     assert!((1..=3).map(reused).sum::<f64>() > COUNT as f64);
-    assert!(took < ANSWERED, "{took:?}");
+    assert!(slowest < ANSWERED, "{slowest:?}");
 }
