@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tickcast_protocol::{Mode, Position, Rate, Topic};
 
-pub use client::{Target, TargetError};
+pub use client::{GatewayUrl, GatewayUrlError};
 pub use key::KeyArgs;
 
 use crate::config::{Flags, Secret};
@@ -201,11 +201,15 @@ pub struct AdminArgs {
         default_value = "http://127.0.0.1:8081",
         value_name = "URL"
     )]
-    pub admin_url: Target,
+    pub admin_url: GatewayUrl,
 
     /// A key with the right `admin`, for a listener that is not on a loopback address. As a flag it is seen by every user of this machine, so better put it into the environment
     #[arg(long, env = "TICKCAST__CLIENT__KEY", hide_env_values = true, value_name = "KEY")]
     pub key: Option<Secret>,
+
+    /// Certificates to trust instead of those of the system, for an https or wss address (PEM)
+    #[arg(long, env = "TICKCAST__CLIENT__CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// What a node may be healthy for.
@@ -259,18 +263,22 @@ pub struct DrainArgs {
 /// Flags of every client verb.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
-    /// The gateway to talk to
+    /// The gateway to talk to; https and wss for one behind TLS
     #[arg(
         long,
         env = "TICKCAST__CLIENT__URL",
         default_value = "http://127.0.0.1:8080",
         value_name = "URL"
     )]
-    pub url: Target,
+    pub url: GatewayUrl,
 
     /// The key to present, for a gateway that asks for one. As a flag it is seen by every user of this machine, so better put it into the environment
     #[arg(long, env = "TICKCAST__CLIENT__KEY", hide_env_values = true, value_name = "KEY")]
     pub key: Option<Secret>,
+
+    /// Certificates to trust instead of those of the system, for an https or wss address (PEM)
+    #[arg(long, env = "TICKCAST__CLIENT__CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Flags of `pub`.
@@ -338,6 +346,7 @@ Examples:
   tickcast sub stocks.AAPL nba.LAL-BOS.score
   tickcast sub stocks.AAPL --mode latest --max-rate 2 --latency
   tickcast sub stocks.AAPL --since k3f9:1042 --json
+  tickcast sub stocks.AAPL --url wss://localhost:8443 --ca tls.crt
 
 It reconnects by itself and resumes where it was; a node that goes away is left without missing anything.
 Gaps, resets and the like are told on standard error.")]

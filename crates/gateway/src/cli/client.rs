@@ -1,15 +1,18 @@
 //! What the client verbs share: the address of the gateway, a kept-alive HTTP connection, back-off, numbers for people.
 
+mod tls;
+mod url;
+
 use std::fmt;
 use std::io;
-use std::str::FromStr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rand::RngExt;
 use serde::Deserialize;
@@ -18,6 +21,10 @@ use tokio::time::timeout;
 
 use super::{AdminArgs, ClientArgs, Failure};
 use crate::config::Secret;
+use tls::Tls;
+
+pub(super) use tls::{Stream, TlsError};
+pub use url::{GatewayUrl, GatewayUrlError};
 
 /// A TCP connection to a gateway that is there is made well within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,95 +33,78 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The answer to a full batch of 1,000 items with topics of 200 bytes is below 300 KiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// Where a gateway is: `http://host:port`, perhaps with a path in front of `/v1`; and the key to present there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    host: String,
-    port: u16,
-    /// Empty, or a path without the last slash.
-    base: String,
+/// A gateway, and how it is reached.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    url: GatewayUrl,
     /// The value of `Authorization`, if there is a key; marked as sensitive, so that it is never shown.
     bearer: Option<HeaderValue>,
-}
-
-/// Why a text is not the address of a gateway.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
-    /// Not a URL.
-    #[error("not a URL; expected for example http://127.0.0.1:8080")]
-    NotUrl,
-    /// TLS.
-    #[error("{0}:// is not supported by this client; use http:// or a local proxy that speaks TLS")]
-    Tls(String),
-    /// Something else.
-    #[error("{0}:// is not supported; use http://")]
-    Scheme(String),
-}
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        match scheme {
-            "http" | "ws" => {}
-            "https" | "wss" => return Err(TargetError::Tls(scheme.to_owned())),
-            _ => return Err(TargetError::Scheme(scheme.to_owned())),
-        }
-        let uri: Uri = format!("http://{rest}").parse().map_err(|_error| TargetError::NotUrl)?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or(TargetError::NotUrl)?;
-        if uri.query().is_some() {
-            return Err(TargetError::NotUrl);
-        }
-        let base = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), base, bearer: None })
-    }
+    /// For a gateway that is reached over TLS.
+    tls: Option<Tls>,
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}{}", self.host, self.port, self.base)
+        self.url.fmt(f)
     }
 }
 
 impl ClientArgs {
     /// The gateway, with the key that was given.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        self.url.with_key(self.key.as_ref())
+        Target::new(&self.url, self.key.as_ref(), self.ca.as_deref())
     }
 }
 
 impl AdminArgs {
     /// The admin listener, with the key that was given.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        self.admin_url.with_key(self.key.as_ref())
+        Target::new(&self.admin_url, self.key.as_ref(), self.ca.as_deref())
     }
 }
 
 impl Target {
-    fn with_key(&self, key: Option<&Secret>) -> Result<Self, Failure> {
-        let mut target = self.clone();
-        if let Some(key) = key.filter(|key| !key.is_empty()) {
-            let bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal().trim()));
-            let mut bearer = bearer.map_err(|_error| {
-                Failure::Usage("--key has characters that no key has".to_owned())
-            })?;
-            bearer.set_sensitive(true);
-            target.bearer = Some(bearer);
-        }
-        Ok(target)
+    /// A gateway at this address, with the key and the file of trusted certificates that were given.
+    pub(super) fn new(
+        url: &GatewayUrl,
+        key: Option<&Secret>,
+        ca: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let key = key.filter(|key| !key.is_empty());
+        let bearer = key.map(bearer).transpose()?;
+        let tls = url.is_encrypted.then(|| Tls::new(ca));
+        Ok(Self { url: url.clone(), bearer, tls: tls.transpose()? })
     }
 
-    /// Opens a TCP connection.
-    pub(super) async fn connect(&self) -> Result<TcpStream, ClientError> {
-        // IPv6 hosts stand in brackets in a URL, and without them in a socket address.
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, self.port))).await;
+    /// Opens a connection on which HTTP is spoken.
+    pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ClientError> {
+        let stream = self.connect_tcp().await?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let connected = tls.connect(self.url.bare_host(), stream).await;
+        connected.map_err(|why| ClientError::Tls { url: self.url.clone(), why })
+    }
+
+    async fn connect_tcp(&self) -> Result<TcpStream, ClientError> {
+        let address = (self.url.bare_host(), self.url.port);
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
         let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let unreachable = |source| ClientError::Unreachable { target: self.clone(), source };
+        let unreachable = |source| ClientError::Unreachable { url: self.url.clone(), source };
         let stream = stream.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         Ok(stream)
+    }
+
+    /// Why a connection was lost on which nothing had been answered yet. A port for TLS ends a connection that begins with
+    /// something else, mostly without a word.
+    pub(super) async fn explain(&self, error: ClientError) -> ClientError {
+        if self.tls.is_none()
+            && matches!(error, ClientError::Lost(_))
+            && let Ok(stream) = self.connect_tcp().await
+            && tls::is_spoken(self.url.bare_host(), stream).await
+        {
+            return ClientError::NotEncrypted { url: self.url.clone() };
+        }
+        error
     }
 
     /// A request for a path below this address.
@@ -126,8 +116,8 @@ impl Target {
     ) -> Result<Request<Full<Bytes>>, ClientError> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(HOST, format!("{}:{}", self.host, self.port))
+            .uri(format!("{}{path}", self.url.base))
+            .header(HOST, format!("{}:{}", self.url.host, self.url.port))
             .header(USER_AGENT, concat!("tickcast/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body));
         let mut request = request.map_err(|error| ClientError::Request(error.to_string()))?;
@@ -138,19 +128,42 @@ impl Target {
     }
 }
 
+/// The header that presents a key.
+fn bearer(key: &Secret) -> Result<HeaderValue, Failure> {
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal().trim()));
+    let mut bearer = bearer
+        .map_err(|_error| Failure::Usage("--key has characters that no key has".to_owned()))?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     /// No connection.
     #[error(
-        "cannot reach {target}: {}; is a gateway running there? `tickcast dev` starts one",
+        "cannot reach {url}: {}; is a gateway running there? `tickcast dev` starts one",
         reason(source)
     )]
     Unreachable {
         /// Where it was looked for.
-        target: Target,
+        url: GatewayUrl,
         /// What the system says.
         source: io::Error,
+    },
+    /// A connection, but no TLS on it.
+    #[error("no TLS with {url}: {why}")]
+    Tls {
+        /// With whom.
+        url: GatewayUrl,
+        /// Why not.
+        why: TlsError,
+    },
+    /// A connection to a port for TLS, which was not asked for.
+    #[error("{url} is a port for TLS; write https:// for http://, or wss:// for ws://")]
+    NotEncrypted {
+        /// Where that is.
+        url: GatewayUrl,
     },
     /// A connection, but no answer.
     #[error("the connection was lost before the answer came: {0}")]
@@ -161,6 +174,23 @@ pub(super) enum ClientError {
     /// Silence.
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Timeout,
+}
+
+impl ClientError {
+    /// Nothing was asked, because there is no gateway at this address, or no way to it.
+    pub(super) fn is_before_asking(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Tls { .. } | Self::NotEncrypted { .. })
+    }
+
+    /// Whoever was there has ended, as far as one can see.
+    pub(super) fn is_gone(&self) -> bool {
+        let has_closed = |why: &TlsError| *why == TlsError::Closed;
+        match self {
+            Self::Unreachable { .. } | Self::Lost(_) => true,
+            Self::Tls { why, .. } => has_closed(why),
+            Self::NotEncrypted { .. } | Self::Request(_) | Self::Timeout => false,
+        }
+    }
 }
 
 /// The system's words without its error number.
@@ -245,7 +275,9 @@ impl HttpConnection {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, ClientError> {
-        let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
+        let kept = self.sender.take().filter(|sender| !sender.is_closed());
+        let is_new = kept.is_none();
+        let mut sender = match kept {
             Some(sender) => sender,
             None => self.open().await?,
         };
@@ -253,8 +285,11 @@ impl HttpConnection {
             let response = sender.send_request(request).await;
             Answer::read(response.map_err(|error| ClientError::Lost(error.to_string()))?).await
         };
-        let answer =
-            timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or(Err(ClientError::Timeout))?;
+        let answer = timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or(Err(ClientError::Timeout));
+        let answer = match answer {
+            Err(error) if is_new => return Err(self.target.explain(error).await),
+            answer => answer?,
+        };
         // A node that is about to stop says so with every answer; the next request then goes to another one.
         self.sender = Some(sender).filter(|_| !answer.is_last);
         Ok(answer)
@@ -342,24 +377,6 @@ pub(super) fn run_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn targets() {
-        let check = |text: &str, expected: Result<&str, TargetError>| {
-            let target = text.parse::<Target>().map(|target| target.to_string());
-            assert_eq!(target, expected.map(str::to_owned), "{text}");
-        };
-        check("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080"));
-        check("http://example.com/", Ok("http://example.com:80"));
-        check("localhost:8080", Ok("http://localhost:8080"));
-        check("ws://localhost:8080", Ok("http://localhost:8080"));
-        check("http://[::1]:8080/tickers/", Ok("http://[::1]:8080/tickers"));
-        check("https://example.com", Err(TargetError::Tls("https".to_owned())));
-        check("ftp://example.com", Err(TargetError::Scheme("ftp".to_owned())));
-        for bad in ["", "http://", "http://a b", "http://a?x=1"] {
-            check(bad, Err(TargetError::NotUrl));
-        }
-    }
 
     #[test]
     fn back_off_grows_to_the_cap_and_starts_anew() {

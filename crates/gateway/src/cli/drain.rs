@@ -47,20 +47,18 @@ pub(super) fn run(args: &DrainArgs) -> Result<(), Failure> {
 async fn wait(target: &Target, mut shown: Status, started: Instant) -> Result<(), Failure> {
     while started.elapsed() < WAIT_MAX {
         sleep(LOOK_INTERVAL).await;
-        match ask(target, Method::GET, "/admin/status").await {
-            Ok(status) if status.started == shown.started => {
-                if status != shown {
-                    say(&status)?;
-                    shown = status;
-                }
-            }
-            // It has ended, or another one has taken its place.
-            Ok(_)
-            | Err(AskError::Client(ClientError::Unreachable { .. } | ClientError::Lost(_))) => {
-                print(&format!("ended after {:.1} s", started.elapsed().as_secs_f64()))?;
-                return Ok(());
-            }
+        let status = match ask(target, Method::GET, "/admin/status").await {
+            Ok(status) => Some(status).filter(|status| status.started == shown.started),
+            Err(AskError::Client(error)) if error.is_gone() => None,
             Err(error) => return Err(error.into()),
+        };
+        // It has ended, or another one has taken its place.
+        let Some(status) = status else {
+            return print(&format!("ended after {:.1} s", started.elapsed().as_secs_f64()));
+        };
+        if status != shown {
+            say(&status)?;
+            shown = status;
         }
     }
     Err(Failure::Failed(format!("the node has not ended within {} s", WAIT_MAX.as_secs())))

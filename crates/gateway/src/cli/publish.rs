@@ -25,7 +25,7 @@ use tickcast_protocol::Topic;
 use tickcast_protocol::limits::{self, KEY_BYTES_MAX};
 use tokio::time::sleep;
 
-use super::client::{Answer, Backoff, ClientError, HttpConnection, Target, run_id};
+use super::client::{Answer, Backoff, HttpConnection, Target, run_id};
 use super::{Failure, PublishArgs, runtime};
 use crate::demo::{Feed, Lines};
 use input::Format;
@@ -168,7 +168,7 @@ fn idempotency_key(given: Option<&str>) -> Result<HeaderValue, Failure> {
 /// How often and how patiently something is tried again.
 struct Retries {
     backoff: Backoff,
-    /// Has the gateway ever answered? Before that, a refused connection is a wrong address rather than an outage.
+    /// Has the gateway ever answered? Before that, no connection is a wrong address rather than an outage.
     reached: bool,
     /// How long this request has waited for the rate of its key.
     rate_wait: Duration,
@@ -235,7 +235,7 @@ async fn send(
                 }
                 (answer.problem(), answer.retry_after)
             }
-            Err(error @ ClientError::Unreachable { .. }) if !retries.reached => {
+            Err(error) if error.is_before_asking() && !retries.reached => {
                 return Err(error.to_string());
             }
             Err(error) => (error.to_string(), None),

@@ -77,7 +77,7 @@ fn wrong_command_lines_are_refused_with_code_2() {
         "tickcast sub a --count 0",
         "tickcast sub a --mode newest",
         "tickcast sub a --url ftp://x",
-        "tickcast sub a --url https://x",
+        "tickcast sub a --url gopher://x",
         "tickcast serve --listen localhost",
         "tickcast fly",
     ] {

@@ -35,6 +35,7 @@ mod admission;
 mod broker;
 mod doctor;
 mod drain;
+mod encrypted;
 mod faults;
 mod http;
 mod metrics;

@@ -78,7 +78,8 @@ fn answer(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 impl Gateway {
     async fn start(faults: &[Fault]) -> (Self, Target) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let target = Target::new(&url, None, None).unwrap();
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
         let gateway = Self { kept: Arc::default(), faults };
         let serving = gateway.clone();
@@ -391,7 +392,8 @@ async fn no_gateway_is_said_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let target = format!("http://{address}").parse().unwrap();
+    let url = format!("http://{address}").parse().unwrap();
+    let target = Target::new(&url, None, None).unwrap();
     let expected =
         format!("cannot reach http://{address}: connection refused; is a gateway running there?");
     let failure = run_single("tickcast pub a x", "1", &target).await.unwrap_err().to_string();

@@ -1,12 +1,15 @@
 //! A WebSocket connection to a gateway, as a reader and a writer.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fastwebsockets::handshake::generate_key;
-use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket, WebSocketRead, WebSocketWrite};
+use fastwebsockets::{
+    Frame, OpCode, Payload, Role, WebSocket, WebSocketError, WebSocketRead, WebSocketWrite,
+};
 use hyper::client::conn::http1;
 use hyper::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
@@ -19,7 +22,7 @@ use tickcast_protocol::CloseCode;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use crate::cli::client::{Answer, ClientError, Target};
+use crate::cli::client::{Answer, ClientError, Stream, Target};
 
 /// A gateway answers a handshake at once; ten seconds leave room for slow networks.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +31,7 @@ const MESSAGE_BYTES_MAX: usize = 17 << 20;
 /// Writes are small; one that takes that long has no reader any more, which reading will show.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Stream = TokioIo<Upgraded>;
+type Socket = TokioIo<Upgraded>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +70,16 @@ impl OpenError {
 /// Opens a connection that speaks `tickcast.v1`.
 pub(super) async fn open(target: &Target) -> Result<(Reader, Writer), OpenError> {
     let stream = target.connect().await?;
-    timeout(HANDSHAKE_TIMEOUT, handshake(target, stream))
-        .await
-        .unwrap_or(Err(ClientError::Timeout.into()))
+    let opened = timeout(HANDSHAKE_TIMEOUT, handshake(target, stream)).await;
+    match opened.unwrap_or(Err(ClientError::Timeout.into())) {
+        Err(OpenError::Client(error)) => Err(target.explain(error).await.into()),
+        opened => opened,
+    }
 }
 
 async fn handshake(
     target: &Target,
-    stream: tokio::net::TcpStream,
+    stream: Box<dyn Stream>,
 ) -> Result<(Reader, Writer), OpenError> {
     let lost = |error: hyper::Error| ClientError::Lost(error.to_string());
     let mut request = target.request(Method::GET, "/v1/ws", Bytes::new())?;
@@ -118,13 +123,13 @@ pub(super) enum Received {
     Lost(String),
 }
 
-type Reading = Pin<Box<dyn Future<Output = (Received, WebSocketRead<ReadHalf<Stream>>)>>>;
+type Reading = Pin<Box<dyn Future<Output = (Received, WebSocketRead<ReadHalf<Socket>>)>>>;
 
 /// The reading half. Holds the reading that is under way, so that nothing is lost when whoever waits gives up.
 pub(super) struct Reader(Reading);
 
 impl Reader {
-    fn new(half: WebSocketRead<ReadHalf<Stream>>) -> Self {
+    fn new(half: WebSocketRead<ReadHalf<Socket>>) -> Self {
         Self(Box::pin(read(half)))
     }
 
@@ -137,15 +142,26 @@ impl Reader {
 }
 
 async fn read(
-    mut half: WebSocketRead<ReadHalf<Stream>>,
-) -> (Received, WebSocketRead<ReadHalf<Stream>>) {
+    mut half: WebSocketRead<ReadHalf<Socket>>,
+) -> (Received, WebSocketRead<ReadHalf<Socket>>) {
     // Pongs and closes are sent by the writer, so the reader has nothing to send by itself.
     let mut send_nothing = |_frame: Frame<'_>| std::future::ready(Ok::<(), Infallible>(()));
     let received = match half.read_frame(&mut send_nothing).await {
         Ok(frame) => received(frame.opcode, into_bytes(frame.payload)),
-        Err(error) => Received::Lost(error.to_string().to_lowercase()),
+        Err(error) => Received::Lost(reason(&error)),
     };
     (received, half)
+}
+
+/// The library's words; its advice to programmers is left out.
+fn reason(error: &WebSocketError) -> String {
+    match error {
+        // TLS may be ended with a word or without; no frame is cut off unnoticed.
+        WebSocketError::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            WebSocketError::UnexpectedEOF.to_string().to_lowercase()
+        }
+        error => error.to_string().to_lowercase(),
+    }
 }
 
 fn received(opcode: OpCode, payload: Bytes) -> Received {
@@ -171,7 +187,7 @@ fn into_bytes(payload: Payload<'_>) -> Bytes {
 }
 
 /// The writing half. Errors are not told: the reader meets the same end.
-pub(super) struct Writer(WebSocketWrite<WriteHalf<Stream>>);
+pub(super) struct Writer(WebSocketWrite<WriteHalf<Socket>>);
 
 impl Writer {
     /// Sends a command.
@@ -190,6 +206,11 @@ impl Writer {
     }
 
     async fn send(&mut self, frame: Frame<'static>) {
-        drop(timeout(WRITE_TIMEOUT, self.0.write_frame(frame)).await);
+        let sent = timeout(WRITE_TIMEOUT, async {
+            self.0.write_frame(frame).await?;
+            // TLS keeps what the socket does not take.
+            self.0.flush().await
+        });
+        drop(sent.await);
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_websockets::{CloseCode as SocketCode, Message as Frame, ServerBuilder, WebSocketStream};
 
 use super::*;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, GatewayUrl};
 
 /// Output that can be read afterwards, or that refuses to be written.
 #[derive(Clone, Default)]
@@ -43,7 +43,7 @@ impl Shared {
 /// The gateway's end of connections.
 struct Gateway {
     listener: TcpListener,
-    target: Target,
+    url: GatewayUrl,
 }
 
 struct Socket(WebSocketStream<TcpStream>);
@@ -51,8 +51,8 @@ struct Socket(WebSocketStream<TcpStream>);
 impl Gateway {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        Self { listener, target }
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        Self { listener, url }
     }
 
     async fn accept(&self) -> Socket {
@@ -131,13 +131,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(line: &str, target: &Target) -> Self {
-        Self::with_output(line, target, Shared::default())
+    fn start(line: &str, url: &GatewayUrl) -> Self {
+        Self::with_output(line, url, Shared::default())
     }
 
-    fn with_output(line: &str, target: &Target, out: Shared) -> Self {
+    fn with_output(line: &str, url: &GatewayUrl, out: Shared) -> Self {
         use clap::Parser;
-        let line = format!("{line} --url {target}");
+        let line = format!("{line} --url {url}");
         let Command::Sub(args) = Cli::parse_from(line.split_whitespace()).command() else {
             panic!("{line}")
         };
@@ -172,7 +172,7 @@ fn test(body: impl Future<Output = ()>) {
 fn publications_are_printed_aligned_and_counted() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub stocks.AAPL a --count 3", &gateway.target);
+        let running = Running::start("tickcast sub stocks.AAPL a --count 3", &gateway.url);
         let mut socket = gateway.accept().await;
         let expected =
             r#"{"type":"subscribe","id":1,"topics":[{"topic":"a"},{"topic":"stocks.AAPL"}]}"#;
@@ -197,7 +197,7 @@ fn publications_are_printed_aligned_and_counted() {
 fn a_lost_connection_resumes_where_it_was() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a --since k3f9:40 --count 4", &gateway.target);
+        let running = Running::start("tickcast sub a --since k3f9:40 --count 4", &gateway.url);
         let mut socket = gateway.accept().await;
         let since = |offset: u64| {
             format!(
@@ -242,7 +242,7 @@ fn offsets(out: &str) -> Vec<u64> {
 fn a_node_that_goes_away_is_left_when_another_one_has_taken_over() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a --since k3f9:40 --count 6", &gateway.target);
+        let running = Running::start("tickcast sub a --since k3f9:40 --count 6", &gateway.url);
         let mut old = gateway.accept().await;
         old.command().await;
         old.acknowledge(41).await;
@@ -273,7 +273,7 @@ fn a_node_that_goes_away_is_left_when_another_one_has_taken_over() {
 fn a_node_that_goes_away_before_the_other_one_is_there_costs_nothing() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a --since k3f9:40 --count 4", &gateway.target);
+        let running = Running::start("tickcast sub a --since k3f9:40 --count 4", &gateway.url);
         let mut old = gateway.accept().await;
         old.command().await;
         old.acknowledge(41).await;
@@ -303,7 +303,7 @@ fn json_shows_nothing_twice_either() {
     test(async {
         let gateway = Gateway::start().await;
         let running =
-            Running::start("tickcast sub a --since k3f9:40 --json --count 2", &gateway.target);
+            Running::start("tickcast sub a --since k3f9:40 --json --count 2", &gateway.url);
         let mut old = gateway.accept().await;
         old.command().await;
         old.acknowledge(41).await;
@@ -327,7 +327,7 @@ fn json_shows_nothing_twice_either() {
 fn a_gateway_that_is_full_is_asked_again_when_it_says_so() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a --count 1 --key tck_secret", &gateway.target);
+        let running = Running::start("tickcast sub a --count 1 --key tck_secret", &gateway.url);
         let asked = gateway.refuse("503 Service Unavailable", "retry-after: 1\r\n").await;
         assert!(asked.contains("authorization: Bearer tck_secret\r\n"), "{asked}");
         let refused = Instant::now();
@@ -347,7 +347,7 @@ fn a_gateway_that_is_full_is_asked_again_when_it_says_so() {
 fn everything_skipped_is_said() {
     test(async {
         let gateway = Gateway::start().await;
-        let mut running = Running::start("tickcast sub a --latency", &gateway.target);
+        let mut running = Running::start("tickcast sub a --latency", &gateway.url);
         let mut socket = gateway.accept().await;
         socket.command().await;
         socket.acknowledge(10).await;
@@ -390,7 +390,7 @@ fn everything_skipped_is_said() {
 fn json_is_what_came_one_line_each() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a --json --count 1", &gateway.target);
+        let running = Running::start("tickcast sub a --json --count 1", &gateway.url);
         let mut socket = gateway.accept().await;
         socket.command().await;
         let gap = r#"{"type":"gap","topic":"a","from":1,"to":2,"reason":"expired"}"#;
@@ -410,7 +410,7 @@ fn json_is_what_came_one_line_each() {
 fn ends_that_are_not_worth_a_retry() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a", &gateway.target);
+        let running = Running::start("tickcast sub a", &gateway.url);
         let mut socket = gateway.accept().await;
         socket.command().await;
         let rejected = r#"{"topic":"a","code":"forbidden","message":"no"}"#;
@@ -422,7 +422,7 @@ fn ends_that_are_not_worth_a_retry() {
         assert_eq!(notices, "-- error a (forbidden) no\n");
 
         for (code, reason) in [(4500, "banned"), (4501, "key_revoked")] {
-            let running = Running::start("tickcast sub a", &gateway.target);
+            let running = Running::start("tickcast sub a", &gateway.url);
             let mut socket = gateway.accept().await;
             socket.send(Frame::close(Some(SocketCode::try_from(code).unwrap()), reason)).await;
             let (outcome, ..) = running.end().await;
@@ -437,14 +437,14 @@ fn ends_that_are_not_worth_a_retry() {
 fn a_first_connection_that_fails_is_the_end() {
     test(async {
         let gateway = Gateway::start().await;
-        let running = Running::start("tickcast sub a", &gateway.target);
+        let running = Running::start("tickcast sub a", &gateway.url);
         gateway.refuse("403 Forbidden", "").await;
         let (outcome, ..) = running.end().await;
         let expected =
             "the gateway refused the connection: bad_origin; not here; set access.origins";
         assert_eq!(outcome, Err(expected.to_owned()));
 
-        let target = gateway.target.clone();
+        let target = gateway.url.clone();
         drop(gateway);
         let (outcome, ..) = Running::start("tickcast sub a", &target).end().await;
         assert!(
@@ -458,7 +458,7 @@ fn a_reader_that_went_away_is_no_failure() {
     test(async {
         let gateway = Gateway::start().await;
         let broken = Shared { broken: true, ..Shared::default() };
-        let running = Running::with_output("tickcast sub a", &gateway.target, broken);
+        let running = Running::with_output("tickcast sub a", &gateway.url, broken);
         let mut socket = gateway.accept().await;
         socket.command().await;
         socket.acknowledge(1).await;

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, test_kill_process};
 use socket2::{Domain, Socket, Type};
 
-use super::deployment::{Deployment, fetch, has_ended, script};
+use super::deployment::{Deployment, fetch, has_ended, root, script};
 use super::tunnel::Tunnel;
 use crate::harness::http::{Answer, Http};
 use crate::harness::{Fleet, LOAD, Load, Manner, Notes, Publishers, Sent, World, alone, place};
 use crate::oracle::Tally;
-use crate::process::{PATIENCE, until};
+use crate::process::{PATIENCE, Process, until};
 
 /// A publication is answered: within a second, and a moment for a busy machine.
 const ANSWERED: Duration = Duration::from_millis(1_300);
@@ -228,6 +229,56 @@ fn nobody_publishes_without_a_key_and_nodes_know_who_asks() {
     assert!(!log().contains(&claimed.to_string()));
     assert!(!log().contains("tck_"), "keys are in no log");
     rig.finish();
+}
+
+/// The program as a client that trusts the certificate in a file.
+fn client(arguments: &[&str], address: &str, ca: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
+    command.args(arguments).args(["--url", address]).arg("--ca").arg(ca);
+    command
+}
+
+#[test]
+fn the_command_line_gets_through_over_tls() {
+    let _turn = alone();
+    let deployment = Deployment::start(&[SOON]);
+    let (http, https) = (deployment.http().port(), deployment.https().port());
+    let (wss, https) = (format!("wss://localhost:{https}"), format!("https://127.0.0.1:{https}"));
+    let (ca, key) = (deployment.folder.join("tls.crt"), deployment.key());
+    let publish = |address: &str, ca: &Path| {
+        let mut command = client(&["pub", "aside", "1", "--key", &key], address, ca);
+        let output = command.output().expect("it runs");
+        (output.status.success(), String::from_utf8(output.stderr).expect("a text"))
+    };
+    let watch = Process::start("sub", &mut client(&["sub", "aside", "--json"], &wss, &ca));
+    let until_seen = |what: &str| watch.wait_for(what, |line| line.contains(what).then_some(()));
+    until_seen(r#""type":"subscribed""#);
+    let (is_published, said) = publish(&https, &ca);
+    assert!(is_published, "{said}");
+    until_seen(r#""offset":1,"#);
+    let id = deployment.id("haproxy");
+    deployment.signal("haproxy", Signal::KILL);
+    until("started again", PATIENCE, || deployment.id("haproxy") != id);
+    until("published", PATIENCE, || publish(&https, &ca).0);
+    until_seen(r#""offset":2,"#);
+    let seen = watch.log();
+    assert!(!seen.contains(r#""type":"gap""#) && !seen.contains(r#""type":"reset""#), "{seen}");
+
+    let refused = |address: &str, ca: &Path, expected: &str| {
+        let (is_published, said) = publish(address, ca);
+        assert!(!is_published && said.contains(expected), "{address}: {said}");
+    };
+    refused(&https.replace("https", "http"), &ca, "is a port for TLS; write https:// for http://");
+    let plain = format!("https://127.0.0.1:{http}");
+    refused(&plain, &ca, "no TLS is spoken there; write http:// for https://");
+    // Another one that has signed a certificate of the same name.
+    let others = tempfile::tempdir().expect("a folder");
+    let mut secrets = Command::new(root().join("scripts/secrets"));
+    secrets.arg(others.path()).env("TICKCAST_BIN", env!("CARGO_BIN_EXE_tickcast"));
+    assert!(secrets.status().expect("it runs").success());
+    let stranger = others.path().join("tls.crt");
+    let why = format!("not signed by the certificates in {}", stranger.display());
+    refused(&https, &stranger, &why);
 }
 
 #[test]
