@@ -6,22 +6,21 @@
 
 mod bearer;
 mod key;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use subtle::ConstantTimeEq as _;
-use tickcast_protocol::{ErrorCode, Rejection, Topic};
+use tickcast_protocol::Topic;
 
 pub(crate) use self::bearer::{of_handshake, of_request};
 pub(crate) use self::key::{Key, RANDOM_BYTES, is_key, write_key};
+pub(crate) use self::refusal::{Asker, Denied, Refusal};
 use crate::config::{Config, KeyHash, Right, SubscribeRule};
-use crate::metrics::{AuthFailure, Metrics};
-use crate::server::Peer;
 
 /// The keys in force. Reading them takes no lock.
 #[derive(Debug)]
@@ -157,87 +156,4 @@ fn judge(who: Option<&Key>, right: Right, topic: Option<&Topic>) -> Result<(), D
         Some(key) if key.may(right, topic) => Ok(()),
         Some(_) => Err(Denied::NoRight(right)),
     }
-}
-
-/// Why something is not allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// What was presented is not a key, or was one.
-    UnknownKey,
-    /// A key with this right is needed, and none was presented.
-    MissingKey(Right),
-    /// The key does not have this right, or not for this topic.
-    NoRight(Right),
-    /// The key has published as much as it may for now: after so many seconds it may go on.
-    RateLimited(u32),
-}
-
-impl Denied {
-    /// As the client is told.
-    pub(crate) const fn code(self) -> ErrorCode {
-        match self {
-            Self::UnknownKey | Self::MissingKey(_) => ErrorCode::Unauthorized,
-            Self::NoRight(_) => ErrorCode::Forbidden,
-            Self::RateLimited(_) => ErrorCode::RateLimited,
-        }
-    }
-
-    /// In words, for people. It says nothing about what was presented.
-    pub(crate) fn message(self) -> Cow<'static, str> {
-        let text = match self {
-            Self::UnknownKey => "the key is not known here",
-            Self::MissingKey(Right::Publish) => "publishing needs a key, and none was given",
-            Self::MissingKey(Right::Subscribe) => {
-                "the topic is closed: it needs a key, and none was given"
-            }
-            Self::MissingKey(Right::Admin) => {
-                "this needs a key with the right `admin`, and none was given"
-            }
-            Self::NoRight(Right::Publish) => "the key has no right to publish to this topic",
-            Self::NoRight(Right::Subscribe) => "the key has no right to subscribe to this topic",
-            Self::NoRight(Right::Admin) => "the key does not have the right `admin`",
-            Self::RateLimited(seconds) => {
-                let text = format!("the key has used up its rate; try again in {seconds} s");
-                return Cow::Owned(text);
-            }
-        };
-        Cow::Borrowed(text)
-    }
-
-    /// As it stands in the `errors` of an acknowledgement.
-    pub(crate) fn rejection(self, topic: &Topic) -> Rejection {
-        let (code, message) = (self.code(), self.message().into_owned());
-        Rejection { topic: topic.as_str().to_owned(), code, message }
-    }
-
-    /// Counts it, and tells the log who asked and whose key it was; never the key itself.
-    pub(crate) fn noted(self, metrics: &Metrics, asker: Asker, who: Option<&Key>) -> Self {
-        let reason = match self {
-            Self::UnknownKey => AuthFailure::UnknownKey,
-            Self::MissingKey(_) => AuthFailure::MissingKey,
-            Self::NoRight(_) => AuthFailure::NoRight,
-            Self::RateLimited(_) => AuthFailure::RateLimited,
-        };
-        metrics.count_auth_failure(reason);
-        let key = who.map(Key::name);
-        match asker {
-            Asker::Client(client) => {
-                tracing::debug!(%client, key, reason = %self.message(), "not allowed");
-            }
-            Asker::Session { worker, session } => {
-                tracing::debug!(worker, session, key, reason = %self.message(), "not allowed");
-            }
-        }
-        self
-    }
-}
-
-/// Who asked for what is not allowed, as the log calls them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Asker {
-    /// The client that sent a request, as the trusted proxies name it.
-    Client(Peer),
-    /// A WebSocket. It does not hold its client's address: the log has that with the same two numbers from when the
-    /// connection opened.
-    Session { worker: usize, session: u32 },
 }

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::health::Purpose;
 use self::spare::Spare;
+use crate::api::json_body;
 use crate::api::problem::Problem;
 use crate::node::Node;
 use crate::server::Peer;
@@ -52,6 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the routes of an operator begin with. The others are open to whoever reaches the listener.
 const ADMIN: &str = "/admin/";
+
+/// What the hint of the public listener would not say.
+const ROUTES: &str = "The routes here are /metrics, /livez, /readyz, /admin/status, /admin/drain and /admin/reload. The API is at `server.listen`.";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -109,29 +113,32 @@ async fn serve_connection(socket: TcpStream, peer: Peer, node: Arc<Node>, timeou
 async fn answer(node: &Arc<Node>, peer: Peer, request: &Request<Incoming>) -> Answer {
     let (method, uri) = (request.method(), request.uri());
     let path = uri.path();
-    if path.starts_with(ADMIN)
-        && let Err(problem) = door::authorize(node, peer, uri, request.headers())
-    {
-        return problem.into_response();
-    }
+    let operator = path
+        .starts_with(ADMIN)
+        .then(|| door::authorize(node, peer, uri, request.headers()))
+        .transpose();
+    let operator = match operator {
+        Ok(operator) => operator,
+        Err(problem) => return problem.into_response(),
+    };
     let is_action = match path {
         "/metrics" | "/livez" | "/readyz" | "/admin/status" => false,
         "/admin/drain" | "/admin/reload" => true,
-        _ => return not_found(),
+        _ => return Problem::not_found(path).with_hint(ROUTES).into_response(),
     };
     let (is_right, allowed) = match is_action {
         true => (method == Method::POST, "POST"),
         false => (method == Method::GET || method == Method::HEAD, "GET, HEAD"),
     };
     if !is_right {
-        return Problem::method_not_allowed(allowed).into_response();
+        return Problem::method_not_allowed(method, allowed).into_response();
     }
-    match path {
-        "/metrics" => metrics(Arc::clone(node)).await,
-        "/livez" => health::alive(node),
-        "/readyz" => ready(node, uri.query()),
-        "/admin/drain" => actions::drain(node),
-        "/admin/reload" => actions::reload(node).await,
+    match (path, operator) {
+        ("/metrics", _) => metrics(Arc::clone(node)).await,
+        ("/livez", _) => health::alive(node),
+        ("/readyz", _) => ready(node, uri.query()),
+        ("/admin/drain", Some(operator)) => actions::drain(node, &operator),
+        ("/admin/reload", Some(_)) => actions::reload(node).await,
         _ => actions::status(node),
     }
 }
@@ -141,9 +148,11 @@ async fn answer(node: &Arc<Node>, peer: Peer, request: &Request<Incoming>) -> An
 async fn metrics(node: Arc<Node>) -> Answer {
     let rendered = tokio::task::spawn_blocking(move || node.metrics.render(&node)).await;
     match rendered {
-        Ok(Ok(text)) => {
-            with_body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
-        }
+        Ok(Ok(text)) => with_body(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            Full::new(text.into()),
+        ),
         Ok(Err(error)) => broken(&error),
         Err(error) => broken(&error),
     }
@@ -154,7 +163,7 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Answer {
     with_body(
         StatusCode::INTERNAL_SERVER_ERROR,
         "text/plain; charset=utf-8",
-        format!("{error}\n").into(),
+        Full::new(format!("{error}\n").into()),
     )
 }
 
@@ -171,21 +180,15 @@ fn ready(node: &Node, query: Option<&str>) -> Answer {
     let report = health::report(node, purpose);
     let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // Words and truth values always serialize; the status says it without a body too.
-    json(status, serde_json::to_vec(&report).unwrap_or_default().into())
+    json(status, serde_json::to_vec(&report).unwrap_or_default())
 }
 
-/// Shorter than on the public listener, whose routes its hint names.
-fn not_found() -> Answer {
-    let text = r#"{"status":404,"code":"not_found","hint":"The routes here are /metrics, /livez, /readyz, /admin/status, /admin/drain and /admin/reload."}"#;
-    with_body(StatusCode::NOT_FOUND, "application/problem+json", text.into())
+fn json(status: StatusCode, text: Vec<u8>) -> Answer {
+    with_body(status, "application/json", json_body(text))
 }
 
-fn json(status: StatusCode, body: Bytes) -> Answer {
-    with_body(status, "application/json", body)
-}
-
-fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+fn with_body(status: StatusCode, content_type: &'static str, body: Full<Bytes>) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // All of it is true only now.

@@ -31,9 +31,15 @@ use problem::Problem;
 /// What a handler gives.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
+/// A body of one JSON text. It ends with a line break: what a terminal shows behind it begins on a line of its own.
+pub(crate) fn json_body(mut text: Vec<u8>) -> Full<Bytes> {
+    text.push(b'\n');
+    Full::new(text.into())
+}
+
 /// An answer with a JSON body.
-fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+fn json(status: StatusCode, text: Vec<u8>) -> Answer {
+    let mut answer = Response::new(json_body(text));
     *answer.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, json);

@@ -416,7 +416,9 @@ impl From<ModeArg> for Mode {
 }
 
 fn topic(text: &str) -> Result<Topic, String> {
-    Topic::new(text).map_err(|error| error.to_string())
+    // Patterns of keys and settings have them.
+    let hint = if text.contains('*') { "; a topic has no wildcards: name each one" } else { "" };
+    Topic::new(text).map_err(|error| format!("{error}{hint}"))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -100,13 +100,36 @@ async fn serve(config: Config, inputs: Inputs, dev: Option<Option<Feed>>) -> Exi
         server.address(),
         server.admin_address()
     ));
-    let has_failed = run(&mut server, &mut signals).await;
-    tracing::info!("stopping; a second signal ends the waiting");
-    stop(server, &mut signals, has_failed).await
+    let cause = run(&mut server, &mut signals).await;
+    let by = cause.as_str();
+    tracing::info!(by, "stopping; a second signal ends the waiting");
+    stop(server, &mut signals, cause).await
 }
 
-/// Follows the signals until the node is to end, and says whether that is because a part of it failed.
-async fn run(server: &mut Server, signals: &mut Signals) -> bool {
+/// Why a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The signal of this name.
+    Signal(&'static str),
+    /// An operator, through the admin listener.
+    Operator,
+    /// A part of the node has failed.
+    Failure,
+}
+
+impl Cause {
+    /// As the log calls it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal(name) => name,
+            Self::Operator => "POST /admin/drain",
+            Self::Failure => "a part that failed",
+        }
+    }
+}
+
+/// Follows the signals until the node is to end, and says why it is.
+async fn run(server: &mut Server, signals: &mut Signals) -> Cause {
     let mut asked = pin!(server.asked_to_end());
     // A reload may take its time. The end does not wait for it.
     let mut reload = pin!(None);
@@ -117,12 +140,12 @@ async fn run(server: &mut Server, signals: &mut Signals) -> bool {
         }
         tokio::select! {
             wish = signals.next() => match wish {
-                Wish::Stop => return false,
+                Wish::Stop(signal) => return Cause::Signal(signal),
                 // One that is under way may have read what was there before.
                 Wish::Reload => is_reload_due = true,
             },
-            () = asked.as_mut() => return false,
-            () = server.failed() => return true,
+            () = asked.as_mut() => return Cause::Operator,
+            () = server.failed() => return Cause::Failure,
             // What came of it is in the log and the metrics.
             () = end(reload.as_mut()), if reload.is_some() => reload.set(None),
         }
@@ -136,22 +159,35 @@ async fn end(mut work: Pin<&mut Option<impl Future>>) {
     }
 }
 
-/// Drains the node. A signal on the way hurries it, and one more ends the program at once.
-async fn stop(server: Server, signals: &mut Signals, has_failed: bool) -> ExitCode {
+/// Drains the node. The second signal hurries it, and the third ends the program at once.
+///
+/// A drain that an operator asked for is none of the three: whoever stops the process after it, as a supervisor does
+/// whose hook drains the node first, means to begin what has begun already.
+async fn stop(server: Server, signals: &mut Signals, cause: Cause) -> ExitCode {
     let haste = server.haste();
     let mut stopped = pin!(server.stop());
+    let second = async {
+        if cause == Cause::Operator {
+            let by = signals.stop().await;
+            tracing::info!(
+                by,
+                "the node drains already and goes on; a second signal ends the waiting"
+            );
+        }
+        signals.stop().await;
+    };
     let well = tokio::select! {
         well = stopped.as_mut() => well,
-        () = signals.stop() => {
+        () = second => {
             tracing::info!("closing all connections now; a third signal stops at once");
             haste.cancel();
             tokio::select! {
                 well = stopped => well,
-                () = signals.stop() => false,
+                _ = signals.stop() => false,
             }
         }
     };
-    if well && !has_failed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if well && cause != Cause::Failure { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The first page of `dev`, and its feed.
@@ -174,7 +210,8 @@ fn welcome(server: &mut Server, feed: Option<Feed>) {
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wish {
-    Stop,
+    /// By the signal of this name.
+    Stop(&'static str),
     Reload,
 }
 
@@ -197,15 +234,20 @@ impl Signals {
     /// Waits for the next one.
     async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
+            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
             _ = self.hang_up.recv() => Wish::Reload,
         }
     }
 
-    /// Waits for the next one that means to stop. A node that stops does not read its configuration any more.
-    async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {}
+    /// Waits for the next one that means to stop, and names it. A node that stops does not read its configuration any
+    /// more.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Wish::Stop(signal) = self.next().await {
+                return signal;
+            }
+        }
     }
 }
 

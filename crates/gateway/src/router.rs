@@ -195,7 +195,7 @@ async fn dispatch(
         Route::Health if is_read => health::check(node),
         Route::Options => Ok(options(path, grant)),
         _ => Err(match allowed_methods(path) {
-            Some(allowed) => Problem::method_not_allowed(allowed),
+            Some(allowed) => Problem::method_not_allowed(&parts.method, allowed),
             None => Problem::not_found(path),
         }),
     }

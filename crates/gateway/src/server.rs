@@ -243,13 +243,16 @@ fn supervise(setup: worker::Setup) -> io::Result<()> {
     result
 }
 
+/// A socket that has an address and does not listen yet. It fails where something listens there already.
+pub(crate) fn bind_socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
 fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
+    let listen = || bind_socket(address)?.listen(BACKLOG);
     listen().map_err(|source| StartError::Listen { address, flag, source })
 }
 

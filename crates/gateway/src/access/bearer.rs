@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
-use super::{Asker, Denied, Key};
+use super::{Asker, Denied, Key, Refusal};
 use crate::node::Node;
 use crate::server::Peer;
 
@@ -17,8 +17,8 @@ pub(crate) fn of_request(
     node: &Node,
     client: Peer,
     headers: &HeaderMap,
-) -> Result<Option<Arc<Key>>, Denied> {
-    identify(node, client, in_authorization(headers))
+) -> Result<Option<Arc<Key>>, Refusal> {
+    identify(node, Asker::of_request(client, headers), in_authorization(headers))
 }
 
 /// Whose key a client presents that opens a WebSocket.
@@ -26,11 +26,11 @@ pub(crate) fn of_handshake(
     node: &Node,
     client: Peer,
     headers: &HeaderMap,
-) -> Result<Option<Arc<Key>>, Denied> {
+) -> Result<Option<Arc<Key>>, Refusal> {
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
     let offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
     let in_protocol = offered.filter_map(|name| name.trim().strip_prefix(PROTOCOL_PREFIX));
-    identify(node, client, in_authorization(headers).chain(in_protocol))
+    identify(node, Asker::of_request(client, headers), in_authorization(headers).chain(in_protocol))
 }
 
 /// The text of each `Authorization: Bearer`; one that cannot be read is empty, which is no key. Other schemes are no
@@ -44,17 +44,22 @@ fn in_authorization(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether there is an `Authorization`, and none that presents a key.
+pub(super) fn has_other_scheme(headers: &HeaderMap) -> bool {
+    headers.contains_key(AUTHORIZATION) && in_authorization(headers).next().is_none()
+}
+
 /// Which of several keys is meant cannot be told, so they are none.
 fn identify<'a>(
     node: &Node,
-    client: Peer,
+    asker: Asker,
     mut bearers: impl Iterator<Item = &'a str>,
-) -> Result<Option<Arc<Key>>, Denied> {
+) -> Result<Option<Arc<Key>>, Refusal> {
     let who = match (bearers.next(), bearers.next()) {
         (_, Some(_)) => Err(Denied::UnknownKey),
         (bearer, None) => node.access.current().identify(bearer),
     };
-    who.map_err(|denied| denied.noted(&node.metrics, Asker::Client(client), None))
+    who.map_err(|denied| denied.noted(node, asker, None, None))
 }
 
 #[cfg(test)]

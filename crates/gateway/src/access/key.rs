@@ -72,6 +72,11 @@ impl Key {
         &self.name
     }
 
+    /// Publications per second; 0 for no limit.
+    pub(super) fn rate(&self) -> u64 {
+        self.rate
+    }
+
     /// What is stored of it.
     pub(crate) fn hash(&self) -> &KeyHash {
         &self.hash

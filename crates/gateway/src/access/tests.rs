@@ -1,5 +1,7 @@
 //! Who is found, and what they may do.
 
+use tickcast_protocol::ErrorCode;
+
 use super::*;
 use crate::config::{AccessKey, KeyName, Rights, TopicPattern};
 
@@ -174,9 +176,10 @@ fn what_clients_are_told() {
         (Denied::NoRight(Right::Publish), ErrorCode::Forbidden),
         (Denied::RateLimited(3), ErrorCode::RateLimited),
     ] {
-        let rejection = denied.rejection(&topic("a"));
+        let refusal = Refusal::from(denied);
+        let rejection = refusal.clone().rejection(&topic("a"));
         assert_eq!((rejection.topic.as_str(), rejection.code), ("a", code));
-        assert_eq!(rejection.message, denied.message());
+        assert_eq!(rejection.message, refusal.message());
     }
-    assert!(Denied::RateLimited(3).message().contains("in 3 s"));
+    assert!(Refusal::from(Denied::RateLimited(3)).message().contains("in 3 s"));
 }

@@ -3,8 +3,12 @@
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::door::Operator;
 use super::{Answer, json, with_body};
+use crate::access::Key;
+use crate::api::json_body;
 use crate::node::Node;
+use crate::node::life::Departed;
 use crate::server::ReloadError;
 
 /// The answer of `GET /admin/status` and of `POST /admin/drain`.
@@ -13,6 +17,8 @@ struct Status {
     /// `serving`, `leaving` (not ready, but serving still) or `draining`.
     life: &'static str,
     connections: Connections,
+    /// How WebSocket connections have ended since the node drains.
+    departed: Departed,
     /// When this part of its life began, in milliseconds since 1970.
     since: u64,
     /// When the node started.
@@ -29,12 +35,16 @@ struct Connections {
 
 /// Where the node is in its life.
 pub(super) fn status(node: &Node) -> Answer {
+    node.life.note_look();
     with_status(node, StatusCode::OK)
 }
 
 /// Begins the end of the node, as SIGTERM does. Asked again, it goes on as it does.
-pub(super) fn drain(node: &Node) -> Answer {
-    node.life.ask_to_end();
+pub(super) fn drain(node: &Node, operator: &Operator) -> Answer {
+    let Operator { client, key } = operator;
+    let key = key.as_deref().map(Key::name);
+    let is_first = node.life.ask_to_end();
+    tracing::info!(%client, key, is_first, "an operator has asked for the end of the node");
     with_status(node, StatusCode::ACCEPTED)
 }
 
@@ -42,9 +52,7 @@ pub(super) fn drain(node: &Node) -> Answer {
 pub(super) async fn reload(node: &Node) -> Answer {
     match node.reload().await {
         // Names of settings always serialize.
-        Ok(reloaded) => {
-            json(StatusCode::OK, serde_json::to_vec(&reloaded).unwrap_or_default().into())
-        }
+        Ok(reloaded) => json(StatusCode::OK, serde_json::to_vec(&reloaded).unwrap_or_default()),
         Err(error) => not_reloaded(&error),
     }
 }
@@ -54,17 +62,20 @@ fn with_status(node: &Node, code: StatusCode) -> Answer {
     let status = Status {
         life: node.life.stage().as_str(),
         connections: Connections { http, websocket },
+        departed: node.life.tally().read(),
         since: node.life.since(),
         started: node.life.started(),
         version: env!("CARGO_PKG_VERSION"),
     };
     // Words and numbers always serialize.
-    json(code, serde_json::to_vec(&status).unwrap_or_default().into())
+    json(code, serde_json::to_vec(&status).unwrap_or_default())
 }
 
 /// A problem document, with everything that is wrong with the configuration.
 #[derive(Debug, Serialize)]
 struct NotReloaded {
+    r#type: &'static str,
+    title: &'static str,
     status: u16,
     code: &'static str,
     detail: String,
@@ -81,6 +92,8 @@ fn not_reloaded(error: &ReloadError) -> Answer {
     };
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     let document = NotReloaded {
+        r#type: "urn:tickcast:error:bad_configuration",
+        title: "The configuration is wrong",
         status: status.as_u16(),
         code: "bad_configuration",
         detail: format!("errors: {}; the old configuration stays in force", errors.len()),
@@ -88,5 +101,5 @@ fn not_reloaded(error: &ReloadError) -> Answer {
         errors,
     };
     let body = serde_json::to_vec(&document).unwrap_or_default();
-    with_body(status, "application/problem+json", body.into())
+    with_body(status, "application/problem+json", json_body(body))
 }

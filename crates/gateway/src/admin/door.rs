@@ -5,27 +5,36 @@
 //! made to point here, a `Host` that is a name.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use hyper::Uri;
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
 use tickcast_protocol::ErrorCode;
 
-use crate::access::{self, Asker};
+use crate::access::{self, Asker, Key};
 use crate::api::problem::Problem;
 use crate::node::Node;
 use crate::server::Peer;
 
-/// Whether a request to the admin listener may act as operator. It comes through a connection of `peer`.
+/// Who acts as operator.
+#[derive(Debug)]
+pub(super) struct Operator {
+    pub(super) client: Peer,
+    /// None where none is needed.
+    pub(super) key: Option<Arc<Key>>,
+}
+
+/// Whether a request to the admin listener may act as operator, and who that is. It comes through a connection of `peer`.
 ///
 /// # Errors
 /// 401 or 403, as a [`Problem`].
-pub(crate) fn authorize(
+pub(super) fn authorize(
     node: &Node,
     peer: Peer,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<(), Problem> {
+) -> Result<Operator, Problem> {
     if headers.contains_key(ORIGIN) {
         return Err(forbidden("pages may not do this: the request has an `Origin`"));
     }
@@ -37,8 +46,9 @@ pub(crate) fn authorize(
         return Err(forbidden("without a key, `Host` must be an IP address or `localhost`"));
     }
     let allowed = node.access.current().may_administer(who.as_deref(), is_loopback);
-    let asker = Asker::Client(client);
-    Ok(allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))?)
+    let asker = Asker::of_request(client, headers);
+    allowed.map_err(|denied| denied.noted(node, asker, who.as_deref(), None))?;
+    Ok(Operator { client, key: who })
 }
 
 fn forbidden(detail: &str) -> Problem {

@@ -69,8 +69,8 @@ pub(super) fn report(node: &Node, purpose: Purpose) -> Report {
 /// The answer of `/livez`: does starting the node again promise anything? A broker that is down is no reason to.
 pub(super) fn alive(node: &Node) -> Answer {
     let Some(Silent { worker, seconds }) = node.pulse.silent() else {
-        return json(StatusCode::OK, r#"{"status":"ok"}"#.into());
+        return json(StatusCode::OK, br#"{"status":"ok"}"#.to_vec());
     };
     let body = format!(r#"{{"status":"hanging","worker":{worker},"silent_seconds":{seconds}}}"#);
-    json(StatusCode::SERVICE_UNAVAILABLE, body.into())
+    json(StatusCode::SERVICE_UNAVAILABLE, body.into_bytes())
 }

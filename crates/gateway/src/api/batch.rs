@@ -19,9 +19,10 @@ use tickcast_protocol::{ErrorCode, Topic};
 
 use super::problem::Problem;
 use super::publish::{admit, read_key};
+use super::text::near;
 use super::upload::{Bound, Upload};
 use super::{Answer, append, append_place, expect_no_query, json};
-use crate::access::{self, Asker, Denied};
+use crate::access::{self, Asker, Denied, Refusal};
 use crate::config::{Limits, Right};
 use crate::node::{Item, Node};
 use crate::server::Peer;
@@ -39,10 +40,10 @@ where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
     let who = access::of_request(node, client, &parts.headers)?;
-    let asker = Asker::Client(client);
+    let asker = Asker::of_request(client, &parts.headers);
     expect_no_query(&parts.uri)?;
     if who.is_none() && node.access.current().has_keys() {
-        return Err(Denied::MissingKey(Right::Publish).noted(&node.metrics, asker, None).into());
+        return Err(Denied::MissingKey(Right::Publish).noted(node, asker, None, None).into());
     }
     let key = read_key(&parts.headers)?;
     let config = node.config();
@@ -54,7 +55,7 @@ where
         let policy = node.access.current();
         let judge = |topic: &Topic| {
             let allowed = policy.may_publish(who.as_deref(), topic);
-            allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))
+            allowed.map_err(|denied| denied.noted(node, asker, who.as_deref(), Some(topic)))
         };
         Batch::read(&body, limits, key, &judge)?
     };
@@ -110,7 +111,7 @@ impl Batch {
         body: &Bytes,
         limits: &Limits,
         key: Option<&str>,
-        judge: &dyn Fn(&Topic) -> Result<(), Denied>,
+        judge: &dyn Fn(&Topic) -> Result<(), Refusal>,
     ) -> Result<Self, Problem> {
         let text = std::str::from_utf8(body).map_err(|error| {
             let at = error.valid_up_to();
@@ -173,7 +174,9 @@ fn check_line(line: &str, number: usize) -> Result<(), Problem> {
     let json: Result<&RawValue, _> = serde_json::from_str(line);
     json.map(drop).map_err(|error| {
         let (reason, column) = (reason(&error), error.column());
-        let detail = format!("line {number} is not one JSON text: {reason} at column {column}");
+        let near = near(line.as_bytes(), &error);
+        let detail =
+            format!("line {number} is not one JSON text: {reason} at column {column}{near}");
         Problem::new(ErrorCode::BadJson, detail)
     })
 }
@@ -203,7 +206,8 @@ fn read_item(raw: &str, body: &Bytes, limits: &Limits) -> Result<Item, Problem> 
     let data = fields.data.get().as_bytes();
     let limit = limits.payload_bytes.bytes();
     if data.len() > limit {
-        let detail = format!("`data` is larger than {limit} bytes, the most this node takes");
+        let seen = data.len();
+        let detail = format!("`data` has {seen} bytes, and {limit} are the most this node takes");
         return Err(Problem::new(ErrorCode::PayloadTooLarge, detail));
     }
     if fields.key.as_deref().is_some_and(|key| !limits::is_key(key)) {

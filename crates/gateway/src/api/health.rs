@@ -13,7 +13,7 @@ pub(crate) fn check(node: &Node) -> Result<Answer, Problem> {
     if !node.is_ready_for_subscribe() {
         return Err(Problem::new(ErrorCode::Unavailable, "this node takes no new clients now"));
     }
-    let mut answer = json(StatusCode::OK, r#"{"status":"ok"}"#);
+    let mut answer = json(StatusCode::OK, br#"{"status":"ok"}"#.to_vec());
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }

@@ -3,19 +3,17 @@
 //! A problem says what happened (`detail`: the place and the value) and what to do about it (`hint`). Clients act on
 //! `code`, which never changes. `docs/reference/errors.md` holds the same table; a test keeps the two equal.
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 use tickcast_broker::{PublishError, ReadError};
 use tickcast_protocol::ErrorCode;
 
-use super::Answer;
-use crate::access::Denied;
+use super::{Answer, json_body};
+use crate::access::{Denied, Refusal};
 use crate::node::error_code;
 
 /// Longest `detail`, in bytes: it may quote the client, and nobody needs a megabyte back.
@@ -28,6 +26,8 @@ pub(crate) struct Problem {
     /// As in the table, except where HTTP has a more exact one.
     status: StatusCode,
     detail: String,
+    /// Instead of what the table says.
+    hint: Option<&'static str>,
     /// Instead of what the table says for `Retry-After`, in seconds.
     retry_after: Option<u32>,
     /// What the status demands beyond `Retry-After`.
@@ -59,7 +59,8 @@ impl Problem {
     pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
-        Self { code, status: meaning(code).status, detail, retry_after: None, header: None }
+        let status = meaning(code).status;
+        Self { code, status, detail, hint: None, retry_after: None, header: None }
     }
 
     /// No route has this path.
@@ -68,11 +69,9 @@ impl Problem {
     }
 
     /// The path exists, with the methods `allowed`.
-    pub(crate) fn method_not_allowed(allowed: &'static str) -> Self {
-        Self {
-            header: Some((ALLOW, allowed)),
-            ..Self::new(ErrorCode::MethodNotAllowed, format!("this path takes {allowed}"))
-        }
+    pub(crate) fn method_not_allowed(method: &Method, allowed: &'static str) -> Self {
+        let detail = format!("this path takes {allowed}, and not `{method}`");
+        Self { header: Some((ALLOW, allowed)), ..Self::new(ErrorCode::MethodNotAllowed, detail) }
     }
 
     /// A WebSocket handshake of another version than 13.
@@ -94,6 +93,11 @@ impl Problem {
                 "`Content-Encoding` must be `identity` or left out: send the body uncompressed",
             )
         }
+    }
+
+    /// The same, with another hint than the usual one.
+    pub(crate) fn with_hint(self, hint: &'static str) -> Self {
+        Self { hint: Some(hint), ..self }
     }
 
     /// The same, with another `Retry-After` than the usual one.
@@ -121,11 +125,11 @@ impl Problem {
             status: self.status.as_u16(),
             code,
             detail: &self.detail,
-            hint,
+            hint: self.hint.unwrap_or(hint),
         };
         // Texts and a number always serialize; without a body there would still be the status.
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(json_body(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -146,9 +150,10 @@ impl From<PublishError> for Problem {
     }
 }
 
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        let problem = Self::new(denied.code(), denied.message());
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (denied, code) = (refusal.denied(), refusal.code());
+        let problem = Self::new(code, refusal.into_message());
         match denied {
             Denied::UnknownKey | Denied::MissingKey(_) => {
                 Self { header: Some((WWW_AUTHENTICATE, "Bearer")), ..problem }
@@ -179,7 +184,7 @@ fn meaning(code: ErrorCode) -> Meaning {
         ErrorCode::BadCommand => (S::BAD_REQUEST, None, "Not the expected shape",
             "An item of a batch is {\"topic\":…,\"data\":…}, optionally with \"key\", and nothing else."),
         ErrorCode::BadTopic => (S::BAD_REQUEST, None, "Not a topic name",
-            "Use 1 to 200 bytes of A-Z a-z 0-9 _ - . : / = @, such as stocks.AAPL, without an empty, `.` or `..` path segment."),
+            "Use 1 to 200 bytes of A-Z a-z 0-9 _ - . : / = @, such as stocks.AAPL, without an empty, `.` or `..` path segment. There are no wildcards."),
         ErrorCode::BadOption => (S::BAD_REQUEST, None, "An option has a value it cannot have",
             "Correct or remove the option that the detail names."),
         ErrorCode::BadKey => (S::BAD_REQUEST, None, "Not an idempotency key",
@@ -292,15 +297,20 @@ mod tests {
             assert_eq!((got, headers[&name].to_str().unwrap()), (status, value));
             assert_eq!(document["status"], status);
         };
-        check(Problem::method_not_allowed("GET"), 405, ALLOW, "GET");
+        check(Problem::method_not_allowed(&Method::PUT, "GET"), 405, ALLOW, "GET");
         check(Problem::upgrade_required(), 426, SEC_WEBSOCKET_VERSION, "13");
         check(Problem::unsupported_encoding(), 415, ACCEPT_ENCODING, "identity");
         check(PublishError::Unavailable.into(), 503, RETRY_AFTER, "1");
         check(PublishError::OutcomeUnknown.into(), 503, RETRY_AFTER, "1");
         check(PublishError::Full("no room").into(), 503, RETRY_AFTER, "5");
-        check(Denied::UnknownKey.into(), 401, WWW_AUTHENTICATE, "Bearer");
-        check(Denied::MissingKey(Right::Publish).into(), 401, WWW_AUTHENTICATE, "Bearer");
-        check(Denied::RateLimited(7).into(), 429, RETRY_AFTER, "7");
+        check(Refusal::from(Denied::UnknownKey).into(), 401, WWW_AUTHENTICATE, "Bearer");
+        check(
+            Refusal::from(Denied::MissingKey(Right::Publish)).into(),
+            401,
+            WWW_AUTHENTICATE,
+            "Bearer",
+        );
+        check(Refusal::from(Denied::RateLimited(7)).into(), 429, RETRY_AFTER, "7");
         for code in CODES {
             let (status, headers, _) = parts(Problem::new(*code, ""));
             let is_for_later = status == 503 || status == 429;

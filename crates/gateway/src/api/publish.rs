@@ -13,9 +13,10 @@ use tickcast_protocol::ErrorCode;
 use tickcast_protocol::limits::{self, KEY_BYTES_MAX};
 
 use super::problem::Problem;
+use super::text::near;
 use super::upload::{Bound, Upload};
 use super::{Answer, append_place, expect_no_query, json, read_topic};
-use crate::access::{self, Asker, Denied, Key};
+use crate::access::{self, Asker, Key, Refusal};
 use crate::node::{Item, Node};
 use crate::server::Peer;
 
@@ -40,8 +41,8 @@ where
     let topic = read_topic(raw_topic)?;
     expect_no_query(&parts.uri)?;
     let allowed = node.access.current().may_publish(who.as_deref(), &topic);
-    let asker = Asker::Client(client);
-    allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))?;
+    let asker = Asker::of_request(client, &parts.headers);
+    allowed.map_err(|denied| denied.noted(node, asker, who.as_deref(), Some(&topic)))?;
     let key = read_key(&parts.headers)?.map(str::to_owned);
     let config = node.config();
     let limit = config.limits.payload_bytes.bytes();
@@ -70,9 +71,9 @@ pub(super) fn admit(
     asker: Asker,
     who: Option<&Key>,
     publications: usize,
-) -> Result<(), Denied> {
+) -> Result<(), Refusal> {
     let admitted = who.map_or(Ok(()), |key| key.admit(publications));
-    admitted.map_err(|denied| denied.noted(&node.metrics, asker, who))
+    admitted.map_err(|denied| denied.noted(node, asker, who, None))
 }
 
 /// Reads the idempotency key of a request.
@@ -99,7 +100,8 @@ fn read_payload(body: &Bytes) -> Result<Bytes, Problem> {
         return Err(Problem::new(ErrorCode::BadJson, "the body is empty; it is the payload"));
     }
     let payload: &RawValue = serde_json::from_slice(body).map_err(|error| {
-        Problem::new(ErrorCode::BadJson, format!("the body is not one JSON text: {error}"))
+        let near = near(body, &error);
+        Problem::new(ErrorCode::BadJson, format!("the body is not one JSON text: {error}{near}"))
     })?;
     Ok(body.slice_ref(payload.get().as_bytes()))
 }
@@ -131,6 +133,8 @@ mod tests {
             assert_eq!(problem.code(), ErrorCode::BadJson);
             assert!(problem.detail().contains(expected), "{}", problem.detail());
         };
+        check(b"hello", "at line 1 column 1, where `hello` stands");
+        check(b"{\"a\":\n1,}", ", where `}` stands");
         check(b"", "empty");
         check(b" ", "line 1 column 1");
         check(b"hello", "line 1 column 1");

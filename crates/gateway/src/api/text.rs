@@ -53,6 +53,26 @@ pub(super) fn pairs(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
+/// Most bytes of a text that are shown where it is no JSON.
+const NEAR_BYTES_MAX: usize = 20;
+
+/// What stands where a text was found to be no JSON, as the end of a sentence; nothing where the text ends too early.
+pub(super) fn near(text: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return String::new();
+    }
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    let rest = line.and_then(|line| line.get(error.column().saturating_sub(1)..));
+    let Some(rest) = rest.map(<[u8]>::trim_ascii_end).filter(|rest| !rest.is_empty()) else {
+        return String::new();
+    };
+    let (shown, more) = match rest.get(..NEAR_BYTES_MAX) {
+        Some(beginning) if beginning.len() < rest.len() => (beginning, "…"),
+        _ => (rest, ""),
+    };
+    format!(", where `{}{more}` stands", String::from_utf8_lossy(shown))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +111,23 @@ mod tests {
         check(Some("&&"), &[]);
         check(Some("a=1&b=2=3&&c"), &[("a", "1"), ("b", "2=3"), ("c", "")]);
         check(Some("=x"), &[("", "x")]);
+    }
+
+    #[test]
+    fn what_stands_where_there_is_no_json() {
+        let check = |text: &str, expected: &str| {
+            let error = serde_json::from_str::<serde_json::Value>(text).unwrap_err();
+            assert_eq!(near(text.as_bytes(), &error), expected, "{text}");
+        };
+        check("hello", ", where `hello` stands");
+        check("{\"a\":\n1,}\n2", ", where `}` stands");
+        check(&"x".repeat(21), &format!(", where `{}…` stands", "x".repeat(20)));
+        check(&"x".repeat(20), &format!(", where `{}` stands", "x".repeat(20)));
+        check(
+            &format!("{}\u{e4}", "x".repeat(19)),
+            &format!(", where `{}\u{fffd}…` stands", "x".repeat(19)),
+        );
+        check("{\"a\":", "");
+        check("", "");
     }
 }

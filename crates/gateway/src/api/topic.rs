@@ -26,8 +26,8 @@ pub(crate) async fn read(
     let history_max = {
         let config = node.config();
         let allowed = node.access.current().may_subscribe(&config, who.as_deref(), &topic);
-        let asker = Asker::Client(client);
-        allowed.map_err(|denied| denied.noted(&node.metrics, asker, who.as_deref()))?;
+        let asker = Asker::of_request(client, &parts.headers);
+        allowed.map_err(|denied| denied.noted(node, asker, who.as_deref(), Some(&topic)))?;
         config.for_topic(topic.as_str()).history
     };
     let history = read_history_option(parts.uri.query(), history_max)?;

@@ -33,12 +33,14 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    fn check(self, bytes: u64) -> Result<(), Problem> {
-        if bytes <= u64::try_from(self.bytes).unwrap_or(u64::MAX) {
+    /// `seen` is how much of the body there is, or how much there will be.
+    fn check(self, seen: u64) -> Result<(), Problem> {
+        if seen <= u64::try_from(self.bytes).unwrap_or(u64::MAX) {
             return Ok(());
         }
+        let max = self.bytes;
         let detail =
-            format!("the body is larger than {} bytes, the most this node takes", self.bytes);
+            format!("the body has at least {seen} bytes, and {max} are the most this node takes");
         Err(Problem::new(self.code, detail))
     }
 }

@@ -5,6 +5,7 @@
 
 mod finding;
 mod keys;
+mod listeners;
 mod machine;
 mod redis;
 #[cfg(test)]
@@ -35,7 +36,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
 
 fn examine(config: &Config, warnings: &[Warning]) -> Result<Report, Failure> {
     let mut report = Report::default();
-    report.section("This machine", machine::examine(config));
+    let mut machine = machine::examine(config);
+    machine.extend(listeners::examine(config));
+    report.section("This machine", machine);
     report.section("Configuration", settings(warnings));
     report.section("Keys", keys::examine(config));
     let redis = &config.broker.redis;

@@ -22,6 +22,8 @@ const WAIT_MAX: Duration = Duration::from_secs(3660);
 struct Status {
     life: String,
     connections: Connections,
+    /// A node of before does not say it.
+    departed: Option<Departed>,
     /// Tells a node from its successor at the same address.
     started: u64,
 }
@@ -30,6 +32,15 @@ struct Status {
 struct Connections {
     http: u64,
     websocket: u64,
+}
+
+/// How WebSocket connections have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Departed {
+    followed: u64,
+    closed: u64,
+    lost: u64,
+    cut: u64,
 }
 
 /// Runs the verb.
@@ -54,14 +65,29 @@ async fn wait(target: &Target, mut shown: Status, started: Instant) -> Result<()
         };
         // It has ended, or another one has taken its place.
         let Some(status) = status else {
-            return print(&format!("ended after {:.1} s", started.elapsed().as_secs_f64()));
+            let ended = format!("ended after {:.1} s", started.elapsed().as_secs_f64());
+            return print(&(ended + &farewell(&shown)));
         };
-        if status != shown {
+        if (&status.life, &status.connections) != (&shown.life, &shown.connections) {
             say(&status)?;
-            shown = status;
         }
+        shown = status;
     }
     Err(Failure::Failed(format!("the node has not ended within {} s", WAIT_MAX.as_secs())))
+}
+
+/// How the clients have gone, as far as it was seen.
+fn farewell(last: &Status) -> String {
+    let Some(Departed { followed, closed, lost, cut }) = &last.departed else {
+        return String::new();
+    };
+    let [followed, closed, lost, cut] =
+        [followed, closed, lost, cut].map(|count| thousands(*count));
+    let seen = format!(": {followed} followed, {closed} closed, {lost} lost, {cut} cut");
+    match last.connections.websocket {
+        0 => seen,
+        left => format!("{seen}, {} left when it was last asked", thousands(left)),
+    }
 }
 
 /// Why there is no status.
@@ -93,9 +119,15 @@ async fn ask(target: &Target, method: Method, path: &str) -> Result<Status, AskE
 
 fn say(status: &Status) -> Result<(), Failure> {
     let Connections { http, websocket } = status.connections;
-    let (websocket, http) = (thousands(websocket), thousands(http));
+    let (connections, others) = (count(websocket, "WebSocket connection"), count(http, "other"));
     let life = printable(&status.life);
-    print(&format!("{life}: {websocket} WebSocket connections, {http} others"))
+    print(&format!("{life}: {connections}, {others}"))
+}
+
+/// So many of these.
+fn count(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {what}{ending}", thousands(number))
 }
 
 fn print(line: &str) -> Result<(), Failure> {

@@ -187,7 +187,7 @@ impl Watch {
         // The jitter comes on top, or everybody would come back in the same instant.
         let stay_away = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
         let delay = stay_away + self.backoff.next();
-        self.reconnect(&error.to_string(), delay)
+        self.reconnect(&error.reason(), delay)
     }
 
     /// Makes the next connection after a delay.
@@ -250,7 +250,13 @@ impl Watch {
                 self.screen.raw(text)?;
                 self.state.subscribed(id, topics, errors, Instant::now());
                 for error in errors {
-                    let text = format!("error {} ({}) {}", error.topic, error.code, error.message);
+                    // It does so by itself; nobody needs to be told to.
+                    let (message, then) = match error.message.strip_suffix("; try again") {
+                        Some(message) if error.code == "unavailable" => (message, "; trying again"),
+                        _ => (&*error.message, ""),
+                    };
+                    let (topic, code) = (&error.topic, error.code);
+                    let text = format!("error {topic} ({code}) {message}{then}");
                     self.screen.protocol_notice(&text)?;
                 }
                 if let Some(why) = self.state.nothing_left() {

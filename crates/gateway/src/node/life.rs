@@ -4,7 +4,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// Who has asked where the node is within this time follows it, and will ask again.
+const FOLLOWED_FOR: Duration = Duration::from_secs(1);
 
 /// Where a node is in its life, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +57,9 @@ pub(crate) struct Life {
     ending: CancellationToken,
     spread: OnceLock<Duration>,
     tally: Tally,
+    /// When somebody asked last, in milliseconds since the start; zero if nobody has.
+    asked_at: AtomicU64,
+    looked: Notify,
 }
 
 impl Default for Life {
@@ -67,6 +75,8 @@ impl Default for Life {
             ending: CancellationToken::new(),
             spread: OnceLock::new(),
             tally: Tally::default(),
+            asked_at: AtomicU64::new(0),
+            looked: Notify::new(),
         }
     }
 }
@@ -128,10 +138,31 @@ impl Life {
         self.spread.get().copied().unwrap_or_default()
     }
 
-    /// Asks for the end of the node. From now on it is not ready.
-    pub(crate) fn ask_to_end(&self) {
+    /// Asks for the end of the node: from now on it is not ready. False if somebody has asked before.
+    pub(crate) fn ask_to_end(&self) -> bool {
+        let is_first = !self.asked.is_cancelled();
         self.advance(Stage::Leaving);
         self.asked.cancel();
+        is_first
+    }
+
+    /// Somebody asks where the node is in its life.
+    pub(crate) fn note_look(&self) {
+        self.asked_at.store(self.age().max(1), Relaxed);
+        self.looked.notify_waiters();
+    }
+
+    /// Whether somebody asks again and again where the node is.
+    pub(crate) fn is_followed(&self) -> bool {
+        match self.asked_at.load(Relaxed) {
+            0 => false,
+            at => u128::from(self.age().saturating_sub(at)) <= FOLLOWED_FOR.as_millis(),
+        }
+    }
+
+    /// Returns when somebody asks next.
+    pub(crate) fn next_look(&self) -> impl Future<Output = ()> {
+        self.looked.notified()
     }
 
     /// Cancelled when somebody has asked for the end of the node.
@@ -177,6 +208,23 @@ pub(crate) struct Tally {
     pub(crate) lost: AtomicU64,
 }
 
+/// A [`Tally`] as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Departed {
+    pub(crate) followed: u64,
+    pub(crate) closed: u64,
+    pub(crate) lost: u64,
+    pub(crate) cut: u64,
+}
+
+impl Tally {
+    pub(crate) fn read(&self) -> Departed {
+        let [followed, closed, lost, cut] =
+            [&self.followed, &self.closed, &self.lost, &self.cut].map(|count| count.load(Relaxed));
+        Departed { followed, closed, lost, cut }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +238,25 @@ mod tests {
         assert_eq!(life.overdue(Duration::from_secs(60)), Duration::ZERO);
         let late = life.overdue(Duration::from_secs(1));
         assert!((9..60).contains(&late.as_secs()), "{late:?}");
+    }
+
+    #[test]
+    fn who_asks_now_follows_the_node() {
+        let life = Life::default();
+        assert!(!life.is_followed());
+        life.note_look();
+        assert!(life.is_followed());
+        let begun = Instant::now().checked_sub(FOLLOWED_FOR * 3).unwrap();
+        let life = Life { begun, asked_at: AtomicU64::new(1), ..Life::default() };
+        assert!(!life.is_followed(), "that was long ago");
+    }
+
+    #[test]
+    fn only_the_first_who_asks_begins_the_end() {
+        let life = Life::default();
+        assert!(life.ask_to_end());
+        assert!(!life.ask_to_end());
+        assert_eq!(life.stage(), Stage::Leaving);
     }
 
     #[test]

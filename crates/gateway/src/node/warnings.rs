@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Node;
+use crate::access::Asker;
 use crate::config::is_origin;
-use crate::metrics::RejectReason;
+use crate::metrics::{AuthFailure, RejectReason};
 use crate::server::Peer;
 
 /// Between two lines of one kind.
@@ -22,6 +23,8 @@ const ORIGIN_BYTES_MAX: usize = 300;
 pub(crate) struct Warnings {
     foreign_origin: Seldom,
     unproxied: Seldom,
+    /// By what they lacked.
+    refused: [Seldom; AuthFailure::COUNT],
 }
 
 impl Warnings {
@@ -34,6 +37,22 @@ impl Warnings {
             tracing::warn!(origin = shown, %client, count, "a page was refused because access.origins does not list its origin; if it is yours, add {shown:?} to it");
         } else {
             tracing::warn!(origin = shown, %client, count, "a page was refused because it has no origin that access.origins could list");
+        }
+    }
+}
+
+impl Warnings {
+    /// Somebody may not do something, for want of a key, a right or a rate. `key` is the name of theirs.
+    pub(crate) fn refused(
+        &self,
+        failure: AuthFailure,
+        asker: Asker,
+        key: Option<&str>,
+        reason: &str,
+    ) {
+        let seldom = self.refused.get(failure as usize);
+        if let Some(count) = seldom.and_then(|seldom| seldom.count(Instant::now())) {
+            tracing::info!(%asker, key, reason, count, "somebody was refused; tickcast_auth_failures_total counts all, and the log shows each with log.filter = \"info,tickcast=debug\"");
         }
     }
 }

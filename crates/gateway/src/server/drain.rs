@@ -3,9 +3,9 @@
 //! What the steps mean is in [`life`](crate::node::life); each part of the node follows them by itself. Here is the
 //! clock: when each step is taken, so that the whole fits into `drain.timeout` whatever the clients do.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use crate::config::Drain;
-use crate::node::life::Stage;
+use crate::node::life::{Departed, Stage};
 use crate::systemd;
 
 /// So long before the end of the time every client that is still there is closed, whatever it was promised.
@@ -25,6 +25,13 @@ const ENDING_TIME: Duration = Duration::from_millis(200);
 
 /// Of the time, so much is kept for the last client to be told, to go, to be closed if it does not, and to hang up.
 const FAREWELL_RESERVE: Duration = Duration::from_secs(8);
+
+/// Who follows the drain by way of the admin listener has so long to ask once more, and hears how it ended. `tickcast
+/// drain --wait` asks four times a second.
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
+/// Time to write the answer to that.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
 
 /// Over how much time clients are sent away: as slowly as asked for, if the time allows it.
 fn spread(connections: usize, rate: usize, left: Duration) -> Duration {
@@ -79,12 +86,13 @@ impl Server {
 
         let connections = self.node.connections.open();
         let spread = spread(connections, options.rate, clock.left());
-        tracing::info!(connections, ?spread, "draining");
+        tracing::info!(connections, spread = %Seconds(spread), "draining");
         self.node.life.drain(spread);
         let failed = self.join(&clock).await;
+        self.sum_up(connections, &clock, failed.is_some());
+        self.answer_once_more(&clock).await;
         self.tasks.shutdown().await;
         self.ended.cancel();
-        self.sum_up(connections, &clock, failed.is_some());
         // What did not end in time is cut, as announced; only a part that failed is a failure.
         failed.unwrap_or(0) == 0
     }
@@ -123,14 +131,30 @@ impl Server {
     }
 
     fn sum_up(&self, connections: usize, clock: &Clock, in_time: bool) {
-        let tally = self.node.life.tally();
-        let [followed, closed, lost, cut] =
-            [&tally.followed, &tally.closed, &tally.lost, &tally.cut]
-                .map(|count| count.load(Relaxed));
+        let Departed { followed, closed, lost, cut } = self.node.life.tally().read();
         // What counts as open still belongs to a worker that has not ended.
         let cut = cut + self.node.connections.open() as u64;
-        let elapsed = clock.begun.elapsed();
-        tracing::info!(connections, followed, closed, lost, cut, ?elapsed, in_time, "stopped");
+        let elapsed = Seconds(clock.begun.elapsed());
+        tracing::info!(connections, followed, closed, lost, cut, %elapsed, in_time, "stopped");
+    }
+
+    /// Leaves the admin listener open until whoever follows the drain has asked how it ended. Nobody is waited for who
+    /// does not, nor beyond the time that the drain has.
+    async fn answer_once_more(&self, clock: &Clock) {
+        let life = &self.node.life;
+        let bound = LAST_LOOK.min(clock.left());
+        if life.is_followed() && timeout(bound, life.next_look()).await.is_ok() {
+            sleep(LAST_ANSWER.min(clock.left())).await;
+        }
+    }
+}
+
+/// A time as people read it: in seconds, to a tenth.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}s", self.0.as_secs_f64())
     }
 }
 
@@ -148,5 +172,15 @@ mod tests {
         check(100_000, 1000, 40, 32);
         check(0, 1000, 40, 0);
         check(1000, 1, 5, 0);
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        let check = |nanoseconds, expected: &str| {
+            assert_eq!(Seconds(Duration::from_nanos(nanoseconds)).to_string(), expected);
+        };
+        check(0, "0.0s");
+        check(9_004_856_904, "9.0s");
+        check(44_960_000_000, "45.0s");
     }
 }

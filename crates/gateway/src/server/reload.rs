@@ -144,7 +144,10 @@ fn log_failure(error: &ReloadError) {
         }
     }
     let reason = match error {
-        ReloadError::Config(errors) => format!("{} errors above", errors.problems().len()),
+        ReloadError::Config(errors) => match errors.problems().len() {
+            1 => "1 error above".to_owned(),
+            count => format!("{count} errors above"),
+        },
         other => other.to_string(),
     };
     tracing::error!("configuration not reloaded, the old one stays in force: {reason}");

@@ -14,7 +14,7 @@ use tickcast_protocol::{
 
 use super::core::State;
 use super::session::Phase;
-use crate::access::{Asker, Denied, Key, Policy};
+use crate::access::{Asker, Denied, Key, Policy, Refusal};
 use crate::config::{KeyHash, Right};
 use crate::metrics::CloseReason;
 
@@ -143,11 +143,12 @@ impl State {
         };
         if let Some(topic) = self.refused_topic(connection, &policy, key.as_deref()) {
             let denied = Denied::NoRight(Right::Subscribe);
-            let denied = denied.noted(&node.metrics, self.asker(connection), key.as_deref());
+            let asker = self.asker(connection);
+            let refusal = denied.noted(&node, asker, key.as_deref(), Some(&topic));
             let message = format!(
                 "the key has no right to subscribe to `{topic}`, which this connection holds; unsubscribe it first"
             );
-            return self.reply_error(connection, id, denied.code(), &message);
+            return self.reply_error(connection, id, refusal.code(), &message);
         }
         let who = key.and_then(|key| self.keyring.hold(key));
         if let Some(session) = self.sessions.get(connection) {
@@ -159,8 +160,8 @@ impl State {
     /// Answers a wrong key. Who goes on trying is closed.
     fn refuse_key(&mut self, connection: ConnectionId, id: Option<&Id>, denied: Denied) {
         let asker = self.asker(connection);
-        let denied = denied.noted(&self.node.metrics, asker, None);
-        self.reply_error(connection, id, denied.code(), &denied.message());
+        let refusal = denied.noted(&self.node, asker, None, None);
+        self.reply_error(connection, id, refusal.code(), refusal.message());
         if let Some(session) = self.sessions.get(connection) {
             session.wrong_keys += 1;
             if session.wrong_keys >= WRONG_KEYS_MAX {
@@ -188,8 +189,9 @@ impl State {
             match policy.may_subscribe(&config, key.as_deref(), &item.topic) {
                 Ok(()) => Ok(item),
                 Err(denied) => {
-                    let denied = denied.noted(&node.metrics, asker, key.as_deref());
-                    Err(denied.rejection(&item.topic))
+                    let who = key.as_deref();
+                    let refusal = denied.noted(&node, asker, who, Some(&item.topic));
+                    Err(refusal.rejection(&item.topic))
                 }
             }
         };
@@ -208,8 +210,8 @@ impl State {
         let (config, policy) = (node.config(), node.access.current());
         let (key, asker) = (self.key_of(connection), self.asker(connection));
         let refuse = |denied: Denied| {
-            let denied = denied.noted(&node.metrics, asker, key.as_deref());
-            (denied.code(), denied.message().into_owned())
+            let refusal = denied.noted(&node, asker, key.as_deref(), Some(topic));
+            (refusal.code(), Refusal::into_message(refusal))
         };
         if !policy.has_keys() && !config.websocket.publish {
             let message =

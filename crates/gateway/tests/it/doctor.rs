@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use crate::program::command;
+use crate::port::Port;
+use crate::program::{Program, command};
 use crate::redis::Redis;
 
 const PASSWORD: &str = "hunter2";
@@ -15,7 +16,12 @@ const GOOD: [&str; 1] = ["maxmemory 256mb"];
 
 /// Runs it and gives the exit code and what it printed.
 fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = command(&[&["doctor"], arguments].concat()).output().expect("it runs");
+    let mut command = command(&[&["doctor"], arguments].concat());
+    // Whatever else runs on this machine, unless a test says another address.
+    for listener in ["LISTEN", "ADMIN_LISTEN"] {
+        command.env(format!("TICKCAST__SERVER__{listener}"), "127.0.0.1:0");
+    }
+    let output = command.output().expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &error)
 }
@@ -101,6 +107,34 @@ fn a_wrong_configuration_has_failed_without_a_password() {
 }
 
 #[test]
+fn addresses_that_are_taken_are_named_with_who_has_them() {
+    let free = Port::free();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = listener.local_addr().expect("bound").to_string();
+    let addresses = |listen: &str, admin: &str| {
+        let (code, mut lines) =
+            findings_of("This machine", &["--listen", listen, "--admin-listen", admin]);
+        lines.retain(|line| line.contains("listen:"));
+        (code, lines)
+    };
+    let (code, lines) = addresses(&free.address.to_string(), &taken);
+    assert_eq!((code, lines.len()), (Some(1), 2), "{lines:#?}");
+    expect(&lines, &format!("ok listen: {} is free", free.address));
+    let process = std::process::id();
+    expect(&lines, &format!("fail admin listen: {taken} is in use by "));
+    assert!(lines[1].contains(&format!(", process {process} -> ")), "{lines:#?}");
+
+    // A node of these settings runs already: that is what it looks like on its machine.
+    let program = Program::serve(&[]);
+    let (listen, admin) = (program.address.to_string(), program.admin.to_string());
+    let (code, lines) = addresses(&listen, &admin);
+    assert_eq!(code, Some(0), "{lines:#?}");
+    let process = program.pid().as_raw_nonzero();
+    expect(&lines, &format!("ok listen: {listen} is in use by tickcast, process {process}: "));
+    expect(&lines, &format!("ok admin listen: {admin} is in use by tickcast, process {process}: "));
+}
+
+#[test]
 fn keys_are_looked_at_and_nobody_is_let_in_by_mistake() {
     let folder = tempfile::tempdir().expect("a folder");
     let [keys, config] = ["keys.toml", "tickcast.toml"].map(|name| folder.path().join(name));
@@ -113,7 +147,9 @@ fn keys_are_looked_at_and_nobody_is_let_in_by_mistake() {
         std::fs::set_permissions(&keys, Permissions::from_mode(mode)).expect("a file of ours");
     };
     let config = config.to_str().expect("a plain path");
-    let public = ["--listen", "0.0.0.0:8080", "--admin-listen", "0.0.0.0:8081"];
+    let ports = [Port::free(), Port::free()];
+    let [listen, admin] = ports.each_ref().map(|port| format!("0.0.0.0:{}", port.address.port()));
+    let public = ["--listen", &listen, "--admin-listen", &admin];
 
     allow(0o600);
     let (code, lines) = findings_of("Keys", &["--config", config]);
@@ -121,7 +157,7 @@ fn keys_are_looked_at_and_nobody_is_let_in_by_mistake() {
     expect(&lines, "ok keys: 1, all well formed: 1 may publish, 0 subscribe");
     expect(&lines, &format!("ok keys file: {}: readable", keys.display()));
     expect(&lines, "ok publishing: with a key: 1 of 1 may");
-    expect(&lines, "ok admin routes: without a key, for whoever reaches 127.0.0.1:8081");
+    expect(&lines, "ok admin routes: without a key, for whoever reaches 127.0.0.1:0");
     assert_eq!(lines.len(), 4, "{lines:#?}");
 
     allow(0o644);
@@ -129,12 +165,12 @@ fn keys_are_looked_at_and_nobody_is_let_in_by_mistake() {
     assert_eq!(code, Some(0), "{lines:#?}");
     expect(&lines, &format!("warn keys file: {}: every user", keys.display()));
     expect(&lines, "ok publishing: with a key: 1 of 1 may");
-    expect(&lines, "warn admin routes: 0.0.0.0:8081 is not a loopback address");
+    expect(&lines, &format!("warn admin routes: {admin} is not a loopback address"));
 
     let (code, lines) = findings_of("Keys", &[&public[..], &["--insecure"]].concat());
     assert_eq!(code, Some(0), "{lines:#?}");
     expect(&lines, "ok keys: none");
-    expect(&lines, "warn publishing: open to everybody who reaches 0.0.0.0:8080");
+    expect(&lines, &format!("warn publishing: open to everybody who reaches {listen}"));
     assert_eq!(lines.len(), 3, "{lines:#?}");
 }
 

@@ -49,6 +49,62 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     end(start(arguments)).await
 }
 
+/// The first signal after a drain that was asked for is the supervisor's and changes nothing; the second ends the waiting.
+async fn hurry_after_drain(program: &Program) {
+    program.terminate();
+    until("the first signal", || async { program.log().contains("drains already") }).await;
+    program.terminate();
+}
+
+/// The events of the log with this message.
+fn events(program: &Program, message: &str) -> Vec<Value> {
+    let log = program.log();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
+    events.filter(|event| event["message"] == message).collect()
+}
+
+#[tokio::test]
+async fn a_signal_after_an_operators_drain_leaves_it_its_time() {
+    let mut program = Program::serve(&[("drain.delay", "1s"), ("drain.rate", "1")]);
+    let mut sockets = [subscriber(&program).await, subscriber(&program).await];
+    let url = format!("http://{}", program.admin);
+    assert_eq!(run(&["drain", "--admin-url", &url]).await.0, Some(0));
+    until("a node that knows", || async { program.log().contains("stopping") }).await;
+    program.terminate();
+    until("the first signal", || async { program.log().contains("drains already") }).await;
+    // Hurried, the node would have closed both by now: they are told to go, and have four seconds beyond their time.
+    for socket in &mut sockets {
+        assert_eq!(socket.value().await["type"], "goaway");
+    }
+    for socket in &mut sockets {
+        socket.expect_quiet().await;
+    }
+    drop(sockets);
+    assert_eq!(program.wait().code(), Some(0), "{}", program.log());
+    let log = program.log();
+    assert!(!log.contains("closing all connections now"), "{log}");
+    assert_eq!(
+        events(&program, "stopping; a second signal ends the waiting")[0]["by"],
+        "POST /admin/drain"
+    );
+    let stopped = &events(&program, "stopped")[0];
+    assert_eq!((&stopped["followed"], &stopped["closed"]), (&json!(2), &json!(0)), "{log}");
+}
+
+#[tokio::test]
+async fn a_third_signal_after_an_operators_drain_ends_the_program_at_once() {
+    let mut program = Program::serve(&[("drain.delay", "10m"), ("drain.timeout", "20m")]);
+    // It does not hang up when it is closed, so the node would wait for it.
+    let mut silent = Raw::connect(program.address).await;
+    silent.upgrade().await;
+    assert_eq!(post(&program, "/admin/drain").await.status, 202);
+    until("a node that knows", || async { program.log().contains("stopping") }).await;
+    hurry_after_drain(&program).await;
+    assert_eq!(silent.closed().await, 1012);
+    program.terminate();
+    assert_eq!(program.wait().code(), Some(1), "{}", program.log());
+}
+
 #[tokio::test]
 async fn a_node_drains_when_its_admin_listener_is_told_to() {
     let mut program = Program::serve(&[("drain.delay", "10m"), ("drain.timeout", "20m")]);
@@ -73,7 +129,7 @@ async fn a_node_drains_when_its_admin_listener_is_told_to() {
     socket.expect_quiet().await;
 
     until("a node that knows", || async { program.log().contains("stopping") }).await;
-    program.terminate();
+    hurry_after_drain(&program).await;
     assert_eq!(socket.value().await["type"], "goaway");
     let later = get(&program, "/admin/status").await.json();
     assert_eq!((&later["life"], &later["started"]), (&json!("draining"), &status["started"]));
@@ -123,6 +179,8 @@ async fn from_elsewhere_a_node_obeys_a_key_and_never_a_page() {
     let (code, said) = run(&["drain", "--key", OPS, "--wait", "--admin-url", &url]).await;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(program.wait().code(), Some(0), "{}", program.log());
+    let asked = &events(&program, "an operator has asked for the end of the node")[0];
+    assert_eq!((&asked["key"], &asked["client"]), (&json!("ops"), &json!("127.0.0.1")), "{asked}");
 }
 
 #[tokio::test]
@@ -168,7 +226,9 @@ async fn the_verb_drain_shows_how_clients_go_and_waits_for_the_end() {
     assert_eq!(code, Some(0), "{said}");
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "leaving: 2 WebSocket connections, 0 others", "{said}");
-    assert!(lines.last().is_some_and(|line| line.starts_with("ended after ")), "{said}");
+    let last = lines.last().copied().unwrap_or_default();
+    assert!(last.starts_with("ended after "), "{said}");
+    assert!(last.ends_with(" s: 2 followed, 0 closed, 0 lost, 0 cut"), "{said}");
     assert_eq!(program.wait().code(), Some(0), "{}", program.log());
 
     let (code, said) = run(&["drain", "--admin-url", &url]).await;
@@ -198,7 +258,7 @@ async fn the_verb_health_ends_with_the_health_of_the_node() {
     assert!(said.contains("no node answers there"), "{said}");
 
     until("a node that knows", || async { program.log().contains("stopping") }).await;
-    program.terminate();
+    hurry_after_drain(&program).await;
     assert_eq!(program.wait().code(), Some(0), "{}", program.log());
     let (code, said) = health("live").await;
     assert_eq!(code, Some(1), "{said}");

@@ -1,5 +1,6 @@
 //! What facts mean, and how the report looks.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use tickcast_broker::redis::inspect::{
@@ -7,7 +8,7 @@ use tickcast_broker::redis::inspect::{
 };
 
 use super::finding::{Finding, Level, Report, bytes};
-use super::{keys, machine, redis};
+use super::{keys, listeners, machine, redis};
 use crate::config::{AccessKey, Config, Right, Warning};
 
 /// A Redis that is as it should be.
@@ -296,4 +297,48 @@ fn bytes_for_people() {
     check(32 << 20, "32 MiB");
     check(1_500_000, "1.4 MiB");
     check(3 << 30, "3 GiB");
+}
+
+#[test]
+fn an_address_that_is_taken_is_nothing_to_start_a_node_on() {
+    let address = "127.0.0.1:8080".parse().unwrap();
+    let judge = |bound: Result<(), ErrorKind>, name: Option<&str>| {
+        let owner = name.map(|name| listeners::Owner { process: 77, name: name.to_owned() });
+        let bound = bound.map_err(std::io::Error::from);
+        listeners::judge("listen", address, "--listen", bound, owner.as_ref())
+    };
+    let level = |bound, name| judge(bound, name).level;
+    assert_eq!(level(Ok(()), None), Level::Ok);
+    assert_eq!(level(Err(ErrorKind::AddrInUse), Some("nginx")), Level::Fail);
+    assert_eq!(level(Err(ErrorKind::AddrInUse), Some("tickcast")), Level::Ok, "the node itself");
+    assert_eq!(level(Err(ErrorKind::AddrInUse), None), Level::Warn);
+    assert_eq!(level(Err(ErrorKind::AddrNotAvailable), None), Level::Fail);
+    assert_eq!(level(Err(ErrorKind::PermissionDenied), None), Level::Fail);
+    let finding = judge(Err(ErrorKind::AddrInUse), Some("nginx"));
+    assert_eq!(finding.value, "127.0.0.1:8080 is in use by nginx, process 77");
+    assert!(finding.fix.is_some_and(|fix| fix.contains("--listen")));
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn the_kernels_table_says_who_is_in_the_way() {
+    let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 101 1 0
+   1: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 102 1 0
+   2: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 103 1 0
+   3: 0000000000000000FFFF00000100007F:1F92 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 104 1
+   4: 00000000000000000000000001000000:1F93 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 105 1
+   5: garbage
+";
+    let check = |address: &str, expected: &[u64]| {
+        assert_eq!(listeners::listening(table, address.parse().unwrap()), expected, "{address}");
+    };
+    check("127.0.0.1:8080", &[101]);
+    check("127.0.0.2:8080", &[]);
+    check("0.0.0.0:8080", &[101]);
+    check("10.0.0.1:8081", &[102]);
+    check("127.0.0.1:8082", &[104]);
+    check("[::1]:8083", &[105]);
+    check("127.0.0.1:8084", &[]);
 }

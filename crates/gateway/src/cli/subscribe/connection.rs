@@ -45,6 +45,18 @@ pub(super) enum OpenError {
 }
 
 impl OpenError {
+    /// Why, in few words: what to do about a gateway that was never there helps nobody who was connected before.
+    pub(super) fn reason(&self) -> String {
+        let text = self.to_string();
+        match self {
+            // Behind the semicolon stands what to do.
+            Self::Client(ClientError::Unreachable { .. }) => {
+                text.split_once("; ").map_or(text.as_str(), |(what, _)| what).to_owned()
+            }
+            _ => text,
+        }
+    }
+
     /// How long the gateway wants clients to stay away, if it has said so.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -39,7 +39,7 @@ pub(crate) fn accept(
 
 fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), Problem> {
     if method != Method::GET {
-        return Err(Problem::method_not_allowed("GET"));
+        return Err(Problem::method_not_allowed(method, "GET"));
     }
     if version != Version::HTTP_11 {
         return Err(bad("WebSocket needs HTTP/1.1"));

@@ -90,8 +90,22 @@ async fn refusals_tell_nothing() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     let missing = node.get("/v1/topics/closed.none", "").await.body;
     assert_eq!(node.get(CLOSED, "").await.body, missing);
+    // The key of the node names itself and the topic that was asked for, and nothing else.
     let forbidden = node.get("/v1/topics/closed.none", &bearer(FEED)).await.body;
     assert_eq!(node.get(CLOSED, &bearer(FEED)).await.body, forbidden);
+    let elsewhere = |name: &str| format!("/v1/topics/nba.{name}");
+    let answer = node.post(&elsewhere("LAL"), &bearer(FEED), "1").await;
+    let detail = "the key `feed` has the right `publish`, but not for `nba.LAL`";
+    assert_eq!(answer.json()["detail"], detail, "{answer:?}");
+    assert_eq!(
+        node.post(&elsewhere("BOS"), &bearer(FEED), "1").await.text(),
+        answer.text().replace("LAL", "BOS")
+    );
+    let given = format!("Authorization: {FEED}\r\n");
+    let answer = node.post(STOCK, &given, "1").await;
+    let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.ends_with("is not `Authorization: Bearer <key>`"), "{detail}");
+    assert!(!answer.text().contains(FEED), "{answer:?}");
 }
 
 #[tokio::test]
