@@ -90,7 +90,14 @@ impl Policy {
         let Some(bearer) = bearer else { return Ok(None) };
         // Only what has the form of a key is hashed: plain SHA-256 is enough for those alone.
         let found = is_key(bearer).then(|| self.find(&KeyHash::of(bearer))).flatten();
-        found.map(|key| Some(Arc::clone(key))).ok_or(Denied::UnknownKey)
+        let key = found.ok_or(Denied::UnknownKey)?;
+        key.count_use();
+        Ok(Some(Arc::clone(key)))
+    }
+
+    /// The keys, in no order that says anything.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter().map(|(_, key)| &**key)
     }
 
     /// The same key in this policy, with the rights that it has now; none if it is gone.

@@ -46,8 +46,10 @@ pub(crate) struct Key {
     topics: Box<[String]>,
     /// Publications per second; 0 for no limit.
     rate: u64,
-    /// Outlives the configuration that the key was read from.
+    /// Outlives the configuration that the key was read from, as the next one does.
     bucket: Arc<Bucket>,
+    /// How often it was presented.
+    uses: Arc<AtomicU64>,
 }
 
 impl Key {
@@ -56,15 +58,28 @@ impl Key {
         settings: &AccessKey,
         previous: impl FnOnce(&KeyHash) -> Option<&'a Arc<Self>>,
     ) -> Self {
-        let bucket = previous(&settings.hash).map(|key| Arc::clone(&key.bucket));
+        let (bucket, uses) = previous(&settings.hash)
+            .map(|key| (Arc::clone(&key.bucket), Arc::clone(&key.uses)))
+            .unwrap_or_default();
         Self {
             name: settings.name.as_str().into(),
             hash: settings.hash,
             rights: settings.rights,
             topics: settings.topics.clone().into(),
             rate: settings.rate as u64,
-            bucket: bucket.unwrap_or_default(),
+            bucket,
+            uses,
         }
+    }
+
+    /// It was presented.
+    pub(super) fn count_use(&self) {
+        self.uses.fetch_add(1, Relaxed);
+    }
+
+    /// How often it was presented since it is in force.
+    pub(crate) fn uses(&self) -> u64 {
+        self.uses.load(Relaxed)
     }
 
     /// What the log calls it.

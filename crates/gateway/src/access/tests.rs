@@ -52,10 +52,18 @@ fn keys_are_found_by_their_text() {
         assert_eq!(who(&policy, text).name(), name);
     }
     assert!(policy.identify(None).unwrap().is_none());
+    let uses = |policy: &Policy| policy.keys().map(Key::uses).collect::<Vec<_>>();
+    assert_eq!(uses(&policy), [1, 1, 1]);
+    who(&policy, FEED);
     let other = FEED.replace("feedfee", "feedfef");
     for text in ["", "tck_", &FEED[..46], &other, "feed", &KeyHash::of(FEED).to_string()] {
         assert_eq!(policy.identify(Some(text)).unwrap_err(), Denied::UnknownKey, "{text}");
     }
+    // A reload counts on; what was not known counts for nobody.
+    access.replace(&three());
+    let policy = access.current();
+    let feed = policy.keys().find(|key| key.name() == "feed").map(Key::uses);
+    assert_eq!((feed, uses(&policy).iter().sum()), (Some(2), 4_u64));
 }
 
 /// Hashes that begin alike are told apart by the rest.

@@ -28,6 +28,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) inbox_overflows: u64,
     pub(super) hub: HubStats,
     pub(super) broker: BrokerStats,
+    /// The names of the keys, and how often each was presented.
+    pub(super) keys: Vec<(String, u64)>,
     pub(super) events: &'a Events,
     pub(super) log_lines_dropped: u64,
     /// Since the node started.
@@ -89,6 +91,7 @@ impl<'a> Snapshot<'a> {
             inbox_overflows: metrics.inboxes.iter().map(|inbox| inbox.overflows()).sum(),
             hub: node.hub.stats(),
             broker: node.broker.stats(),
+            keys: keys(node),
             events: &metrics.events,
             log_lines_dropped: logging::lines_dropped(),
             uptime: metrics.started.elapsed(),
@@ -107,6 +110,7 @@ impl<'a> Snapshot<'a> {
             inbox_overflows: 0,
             hub: HubStats::default(),
             broker: BrokerStats::default(),
+            keys: vec![("feed".to_owned(), 0)],
             events,
             log_lines_dropped: 0,
             uptime: Duration::ZERO,
@@ -124,4 +128,11 @@ impl<'a> Snapshot<'a> {
     pub(super) fn sum(&self, number: impl Fn(&WorkerCounters) -> u64) -> u64 {
         self.workers.iter().map(number).sum()
     }
+}
+
+fn keys(node: &Node) -> Vec<(String, u64)> {
+    let policy = node.access.current();
+    let mut keys: Vec<_> = policy.keys().map(|key| (key.name().to_owned(), key.uses())).collect();
+    keys.sort_unstable();
+    keys
 }

@@ -21,9 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Place, rate, waiting_max};
 use super::line::{Line, Waiting};
 use super::peer::Peer;
-use super::refusal::{Refusals, answer_at_once};
+use super::refusal::{Refusal, Refusals, answer_at_once};
 use crate::config::ProxyProtocol;
-use crate::metrics::RejectReason;
 use crate::node::Node;
 use crate::worker::socket;
 
@@ -126,10 +125,10 @@ impl Door {
         }
         let is_full = self.line.len() >= waiting_max(&config, self.workers.len());
         if is_full {
-            return self.refusals.answer(socket, RejectReason::Queue, &self.node.metrics);
+            return self.refusals.answer(socket, Refusal::Queue, &self.node.metrics);
         }
         let Some(place) = self.node.connections.enter() else {
-            return self.refusals.answer(socket, RejectReason::Limit, &self.node.metrics);
+            return self.refusals.answer(socket, Refusal::Limit, &self.node.metrics);
         };
         match socket.into_std() {
             Ok(socket) => {
@@ -202,7 +201,7 @@ impl Door {
         let max = waiting_max(&self.node.config(), self.workers.len());
         let Some(refused) = self.line.look(max, now) else { return false };
         for accepted in refused {
-            self.send_away(&accepted, RejectReason::Queue);
+            self.send_away(&accepted, Refusal::Queue);
         }
         true
     }
@@ -239,7 +238,7 @@ impl Door {
     /// Sends everybody who waits to another node.
     async fn turn_away(&mut self) {
         while let Some(Waiting { accepted, .. }) = self.line.leave() {
-            self.send_away(&accepted, RejectReason::Draining);
+            self.send_away(&accepted, Refusal::Draining);
             drop(accepted);
             self.node.connections.set_waiting(self.line.len());
             if self.line.len().is_multiple_of(TURN_MAX) {
@@ -248,9 +247,9 @@ impl Door {
         }
     }
 
-    fn send_away(&self, accepted: &Accepted, reason: RejectReason) {
-        self.node.metrics.count_rejected(reason);
-        if let Err(error) = answer_at_once(&accepted.socket, reason) {
+    fn send_away(&self, accepted: &Accepted, refusal: Refusal) {
+        self.node.metrics.count_rejected(refusal.reason());
+        if let Err(error) = answer_at_once(&accepted.socket, refusal) {
             tracing::debug!(%error, "a client did not take the answer that there is no place for it");
         }
     }
@@ -318,7 +317,7 @@ mod tests {
         served.set_nonblocking(true).unwrap();
         // Wait until it is there: only then does the question come up.
         while served.peek(&mut [0; 5000]).unwrap_or(0) < 5000 {}
-        answer_at_once(&served, RejectReason::Draining).unwrap();
+        answer_at_once(&served, Refusal::Draining).unwrap();
         drop(served);
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();

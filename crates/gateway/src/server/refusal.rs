@@ -33,6 +33,28 @@ const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=10;
 const UNREAD_BYTES: usize = 4096;
 const UNREAD_PIECES_MAX: usize = 16;
 
+/// Why a connection is turned away before its request is read. Who has been read has an answer of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// As many are open as may be.
+    Limit,
+    /// As many wait as may.
+    Queue,
+    /// It waited when the node began to drain.
+    Draining,
+}
+
+impl Refusal {
+    /// What it counts as.
+    pub(super) fn reason(self) -> RejectReason {
+        match self {
+            Self::Limit => RejectReason::Limit,
+            Self::Queue => RejectReason::Queue,
+            Self::Draining => RejectReason::Draining,
+        }
+    }
+}
+
 /// Turns connections away. At most so many at once get an answer; the others are just closed.
 #[derive(Debug)]
 pub(super) struct Refusals {
@@ -49,12 +71,12 @@ impl Refusals {
 
     /// Answers a new connection, and reads what it sends for as long as it takes the answer: a socket that is closed with
     /// something unread takes the answer back.
-    pub(super) fn answer(&self, mut socket: TcpStream, reason: RejectReason, metrics: &Metrics) {
-        metrics.count_rejected(reason);
+    pub(super) fn answer(&self, mut socket: TcpStream, refusal: Refusal, metrics: &Metrics) {
+        metrics.count_rejected(refusal.reason());
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
         tokio::spawn(async move {
             let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
-                socket.write_all(text(reason).as_bytes()).await?;
+                socket.write_all(text(refusal).as_bytes()).await?;
                 socket.shutdown().await?;
                 let mut unread = [0; UNREAD_BYTES];
                 while socket.read(&mut unread).await? > 0 {}
@@ -70,8 +92,8 @@ impl Refusals {
 
 /// Answers a connection that has been there for a moment, without waiting for anything: the answer fits into an empty
 /// socket, and what the client had to say has come.
-pub(super) fn answer_at_once(mut socket: &net::TcpStream, reason: RejectReason) -> io::Result<()> {
-    socket.write_all(text(reason).as_bytes())?;
+pub(super) fn answer_at_once(mut socket: &net::TcpStream, refusal: Refusal) -> io::Result<()> {
+    socket.write_all(text(refusal).as_bytes())?;
     socket.shutdown(Shutdown::Write)?;
     let mut unread = [0; UNREAD_BYTES];
     for _ in 0..UNREAD_PIECES_MAX {
@@ -86,21 +108,15 @@ pub(super) fn answer_at_once(mut socket: &net::TcpStream, reason: RejectReason) 
 }
 
 /// The whole answer. The request is not read: no HTTP connection is made for it.
-fn text(reason: RejectReason) -> String {
-    let (code, detail) = match reason {
-        RejectReason::Limit => {
+fn text(refusal: Refusal) -> String {
+    let (code, detail) = match refusal {
+        Refusal::Limit => {
             (ErrorCode::TooManyConnections, "this node has as many connections as it may")
         }
-        RejectReason::Queue => {
+        Refusal::Queue => {
             (ErrorCode::TooManyConnections, "as many connections as may wait for this node do so")
         }
-        RejectReason::Draining => (ErrorCode::Unavailable, "this node is about to end"),
-        // Closed without a word; the word would be this.
-        RejectReason::Proxy => (ErrorCode::Forbidden, "connections come through a proxy here"),
-        // These have been read, and have an answer of their own.
-        RejectReason::Origin => (ErrorCode::BadOrigin, "pages of this origin may not connect here"),
-        RejectReason::Auth => (ErrorCode::Unauthorized, "the key is not known here"),
-        RejectReason::BadHandshake => (ErrorCode::BadHandshake, "this is no handshake"),
+        Refusal::Draining => (ErrorCode::Unavailable, "this node is about to end"),
     };
     let seconds = rand::rng().random_range(RETRY_AFTER);
     let mut answer = Problem::new(code, detail).after(seconds).into_response();
@@ -141,12 +157,12 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_answer() {
-        for (reason, code) in [
-            (RejectReason::Limit, "too_many_connections"),
-            (RejectReason::Queue, "too_many_connections"),
-            (RejectReason::Draining, "unavailable"),
+        for (refusal, code) in [
+            (Refusal::Limit, "too_many_connections"),
+            (Refusal::Queue, "too_many_connections"),
+            (Refusal::Draining, "unavailable"),
         ] {
-            let answer = text(reason);
+            let answer = text(refusal);
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
             for line in [
@@ -165,7 +181,7 @@ mod tests {
     fn clients_are_told_to_come_back_at_different_times() {
         let seconds: BTreeSet<u32> = (0..1000)
             .map(|_| {
-                let answer = text(RejectReason::Limit);
+                let answer = text(Refusal::Limit);
                 let line = answer.lines().find_map(|line| line.strip_prefix("retry-after: "));
                 line.unwrap().parse().unwrap()
             })

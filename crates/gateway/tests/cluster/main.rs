@@ -8,6 +8,8 @@
 
 #[path = "../support/exposition.rs"]
 mod exposition;
+#[path = "../support/handshake.rs"]
+mod handshake;
 #[path = "../support/oracle.rs"]
 mod oracle;
 #[path = "../support/packages.rs"]

@@ -30,6 +30,9 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[cfg(feature = "testing")]
+#[path = "../support/handshake.rs"]
+mod handshake;
 #[path = "../support/packages.rs"]
 mod packages;
 #[path = "../support/port.rs"]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
+use crate::handshake::{LINES, head};
 use crate::packages::packages;
 use crate::page::root;
 use crate::program::{Program, command};
@@ -230,13 +231,13 @@ fn handshakes(samples: &mut Samples, node: SocketAddr) {
         .iter()
         .map(|line| if line.ends_with("13") { "Sec-WebSocket-Version: 8" } else { line })
         .collect();
-    let foreign = [&good[..], &["Origin: https://b.example"]].concat();
+    let foreign = [good, &["Origin: https://b.example"]].concat();
     let cases: [(u16, &str, &[&str]); 7] = [
-        (101, "GET /v1/ws?topics=a", &good),
+        (101, "GET /v1/ws?topics=a", good),
         (400, "GET /v1/ws", &[]),
-        (400, "GET /v1/ws?topics=a%20b", &good),
-        (400, "GET /v1/ws?topic=a", &good),
-        (400, "GET /v1/ws?topics=a,b,c", &good),
+        (400, "GET /v1/ws?topics=a%20b", good),
+        (400, "GET /v1/ws?topic=a", good),
+        (400, "GET /v1/ws?topics=a,b,c", good),
         (426, "GET /v1/ws", &old),
         (403, "GET /v1/ws", &foreign),
     ];
@@ -245,13 +246,9 @@ fn handshakes(samples: &mut Samples, node: SocketAddr) {
     }
 }
 
-fn handshake() -> Vec<&'static str> {
-    vec![
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==",
-    ]
+/// The headers of a good handshake, without `Host`.
+fn handshake() -> &'static [&'static str] {
+    &LINES[2..]
 }
 
 /// What holds for all routes.
@@ -302,7 +299,7 @@ fn keys(samples: &mut Samples) {
     samples.ask(403, (node, TOPIC), "GET /v1/topics/closed", (key, ""));
     samples.ask(401, (node, BATCH), "POST /v1/publish", (&[], item));
     samples.ask(207, (node, BATCH), "POST /v1/publish", (key, r#"{"topic":"b","data":1}"#));
-    samples.ask(401, (node, WEBSOCKET), "GET /v1/ws", (&[&handshake()[..], &[wrong]].concat(), ""));
+    samples.ask(401, (node, WEBSOCKET), "GET /v1/ws", (&[handshake(), &[wrong]].concat(), ""));
     // Far more than the rate of a second: the balance stays below 0 for a while.
     let items = vec![item; 60].join("\n");
     samples.ask(200, (node, BATCH), "POST /v1/publish", (key, &items));
@@ -444,9 +441,7 @@ fn hanging(samples: &mut Samples) {
     const ORDER: &[u8] = br#"{"type":"hang","seconds":8}"#;
     let node = Program::start(command(&Program::ARGUMENTS), &[]);
     let mut socket = connect(node.address);
-    let head =
-        format!("GET /v1/ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n", handshake().join("\r\n"));
-    socket.write_all(head.as_bytes()).expect("an open socket");
+    socket.write_all(head(&LINES).as_bytes()).expect("an open socket");
     // A text frame, masked with nothing.
     let length = u8::try_from(ORDER.len()).expect("a short one");
     let head = [0x81, 0x80 | length, 0, 0, 0, 0];

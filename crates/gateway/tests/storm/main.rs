@@ -8,6 +8,8 @@
 
 #[path = "../support/exposition.rs"]
 mod exposition;
+#[path = "../support/handshake.rs"]
+mod handshake;
 #[path = "../cluster/harness.rs"]
 #[expect(dead_code, unused_imports, reason = "made for faults of the broker, too")]
 mod harness;

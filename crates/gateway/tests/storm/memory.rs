@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::handshake;
 use crate::harness::http::Http;
 use crate::harness::{Load, Manner, Node, alone, command};
 use crate::memory_group::MemoryGroup;
@@ -53,8 +54,7 @@ fn reader(node: SocketAddr, index: usize) -> TcpStream {
     socket.set_recv_buffer_size(RECEIVE_BYTES).expect("a socket");
     socket.connect(&node.into()).expect("the node listens");
     let mut stream = TcpStream::from(socket);
-    let upgrade = "GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let upgrade = handshake::head(&handshake::LINES);
     stream.write_all(upgrade.as_bytes()).expect("a connection");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -7,6 +7,8 @@
 
 #[path = "../support/exposition.rs"]
 mod exposition;
+#[path = "../support/handshake.rs"]
+mod handshake;
 #[path = "../support/oracle.rs"]
 #[expect(dead_code, reason = "made for clients that move to another node, too")]
 mod oracle;

@@ -36,8 +36,8 @@ const NOT_WATCHED: &[(&str, &str)] = &[
 /// Labels that Prometheus adds, and that of the buckets.
 const GIVEN_LABELS: [&str; 3] = ["job", "instance", "le"];
 
-/// Labels whose values depend on the build and the machine.
-const OPEN_LABELS: [&str; 4] = ["version", "revision", "rustc", "worker"];
+/// Labels whose values depend on the build, the machine and the configuration.
+const OPEN_LABELS: [&str; 5] = ["version", "revision", "rustc", "worker", "key"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

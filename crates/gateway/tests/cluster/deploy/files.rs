@@ -234,6 +234,25 @@ fn the_unit_is_good_and_gives_a_node_the_time_to_drain() {
     assert!(time(setting("TimeoutStopSec")) > config().drain.timeout);
     assert!(text.contains("kill -HUP $MAINPID"));
     assert_eq!(setting("LimitNOFILE"), "1048576");
+    // A credential would be as it was at the start, and keys change with a reload.
+    assert!(lines(&text).all(|line| !line.starts_with("LoadCredential")), "{text}");
+}
+
+#[test]
+fn the_user_of_the_unit_is_made_with_its_group() {
+    let folder = TempDir::new().expect("a folder");
+    let files = folder.path().join("etc/sysusers.d");
+    fs::create_dir_all(&files).expect("room on the disk");
+    fs::copy(deploy("systemd/sysusers.d/tickcast.conf"), files.join("tickcast.conf"))
+        .expect("room on the disk");
+    check(Command::new("systemd-sysusers").arg("--root").arg(folder.path()));
+    let unit = read("systemd/tickcast.service");
+    for (setting, made) in [("User", "passwd"), ("Group", "group")] {
+        let setting = format!("{setting}=");
+        let name = lines(&unit).find_map(|line| line.strip_prefix(&setting)).expect("a name");
+        let made = fs::read_to_string(folder.path().join("etc").join(made)).expect("it was made");
+        assert!(made.lines().any(|line| line.starts_with(&format!("{name}:"))), "{name}: {made}");
+    }
 }
 
 #[test]

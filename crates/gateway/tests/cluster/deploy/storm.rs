@@ -77,15 +77,8 @@ fn fewest_in_line(deployment: &Deployment) -> f64 {
 /// A client that wants to become a WebSocket. Nobody waits for the answer.
 fn begin(deployment: &Deployment) -> TcpStream {
     let mut stream = TcpStream::connect(deployment.http()).expect("it listens");
-    let head = [
-        "GET /v1/ws HTTP/1.1",
-        "Host: localhost",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==",
-    ];
-    write!(stream, "{}\r\n\r\n", head.join("\r\n")).expect("an open connection");
+    let head = crate::handshake::head(&crate::handshake::LINES);
+    stream.write_all(head.as_bytes()).expect("an open connection");
     stream
 }
 

@@ -11,6 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 
 use super::within;
+use crate::handshake;
 
 /// One TCP connection.
 pub(crate) struct Raw {
@@ -76,14 +77,7 @@ impl Raw {
     }
 
     /// The lines of a good handshake.
-    pub(crate) const HANDSHAKE: &[&str] = &[
-        "GET /v1/ws HTTP/1.1",
-        "Host: localhost",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==",
-    ];
+    pub(crate) const HANDSHAKE: &[&str] = &handshake::LINES;
 
     /// Becomes a WebSocket.
     pub(crate) async fn upgrade(&mut self) {
@@ -107,7 +101,7 @@ impl Raw {
     }
 
     pub(crate) async fn write_head(&mut self, lines: &[&str]) {
-        self.write(lines.join("\r\n") + "\r\n\r\n").await;
+        self.write(handshake::head(lines)).await;
     }
 
     pub(crate) async fn post(&mut self, target: &str, headers: &str, body: &str) -> Answer {

@@ -3,6 +3,7 @@
 use serde_json::json;
 use tickcast::config::Config;
 
+use crate::handshake::head;
 use crate::harness::{Node, Opcode, Raw, frame, until};
 
 #[tokio::test]
@@ -115,7 +116,7 @@ async fn frames_may_follow_the_handshake_at_once() {
     let node = Node::start().await;
     node.publish("a", "1").await;
     let mut raw = node.raw().await;
-    let mut bytes = (Raw::HANDSHAKE.join("\r\n") + "\r\n\r\n").into_bytes();
+    let mut bytes = head(Raw::HANDSHAKE).into_bytes();
     bytes.extend(frame(true, Opcode::Text, r#"{"type":"subscribe","id":1,"topics":["a"]}"#));
     bytes.extend(frame(true, Opcode::Text, r#"{"type":"ping","id":2}"#));
     raw.write(bytes).await;
@@ -148,7 +149,7 @@ impl Step {
     ];
 
     async fn go(self, raw: &mut Raw) {
-        let head = Raw::HANDSHAKE.join("\r\n") + "\r\n\r\n";
+        let head = head(Raw::HANDSHAKE);
         match self {
             Self::Connected => {}
             Self::HalfOfTheHead => raw.write(&head[..head.len() / 2]).await,

@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::handshake;
 use crate::oracle::{Follower, Oracle, Place};
 
 /// The kernel takes little for a client that does not read.
@@ -67,10 +68,7 @@ impl Client {
         socket.set_nonblocking(true).expect("a socket");
         let mut socket = TcpStream::from_std(socket.into());
         registry.register(&mut socket, token, Interest::READABLE).expect("room in the set");
-        let mut bytes =
-            b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n"
-                .to_vec();
+        let mut bytes = handshake::head(&handshake::LINES).into_bytes();
         append_frame(&mut bytes, TEXT, self.subscribe().as_bytes());
         let written = socket.write(&bytes).expect("a new connection");
         assert_eq!(written, bytes.len(), "a new socket takes a request");

@@ -58,4 +58,10 @@ pub(super) const PANELS: &[Panel] = &[
         "Requests and commands that were refused, by reason. unknown_key on many nodes at once: somebody tries keys, or one was taken away too early.",
         &[query("{{reason}}", "sum by (reason) (rate(tickcast_auth_failures_total{*}[~]))")],
     ),
+    lines(
+        "Keys in use",
+        PerSecond,
+        "How often the keys are presented that are used most. A key without a line may be taken away once its WebSockets have moved on (`websocket.max_age`).",
+        &[query("{{key}}", "topk(20, sum by (key) (rate(tickcast_key_uses_total{*}[~])) > 0)")],
+    ),
 ];
