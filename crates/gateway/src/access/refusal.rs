@@ -1,7 +1,5 @@
 //! Why something is not allowed, and how the client and the log are told.
 
-use std::fmt;
-
 use hyper::header::HeaderMap;
 use tickcast_protocol::{ErrorCode, Rejection, Topic};
 
@@ -42,7 +40,14 @@ impl Denied {
         node.metrics.count_auth_failure(reason);
         let refusal = Refusal { denied: self, message: self.message(asker, who, topic) };
         let (key, told) = (who.map(Key::name), refusal.message());
-        tracing::debug!(%asker, key, reason = told, "not allowed");
+        match asker {
+            Asker::Client { client, .. } => {
+                tracing::debug!(%client, key, reason = told, "not allowed");
+            }
+            Asker::Session { worker, session } => {
+                tracing::debug!(worker, session, key, reason = told, "not allowed");
+            }
+        }
         node.warnings.refused(reason, asker, key, told);
         refusal
     }
@@ -152,15 +157,6 @@ impl Asker {
     /// The client that sent a request with these headers.
     pub(crate) fn of_request(client: Peer, headers: &HeaderMap) -> Self {
         Self::Client { client, has_other_scheme: bearer::has_other_scheme(headers) }
-    }
-}
-
-impl fmt::Display for Asker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client { client, .. } => write!(f, "{client}"),
-            Self::Session { worker, session } => write!(f, "worker {worker} session {session}"),
-        }
     }
 }
 

@@ -35,7 +35,6 @@ struct Connections {
 
 /// Where the node is in its life.
 pub(super) fn status(node: &Node) -> Answer {
-    node.life.note_look();
     with_status(node, StatusCode::OK)
 }
 
@@ -58,6 +57,8 @@ pub(super) async fn reload(node: &Node) -> Answer {
 }
 
 fn with_status(node: &Node, code: StatusCode) -> Answer {
+    // Who begins a drain may follow it, and it may be over before he asks for the first time.
+    node.life.note_look();
     let (http, websocket) = node.open_connections();
     let status = Status {
         life: node.life.stage().as_str(),

@@ -42,7 +42,8 @@ Examples:
   tickcast key new screens --subscribe --topics 'premium.*' >> keys.toml
   tickcast key new ops --admin --json
 
-Nodes read the file that `access.keys_file` names; send them SIGHUP after a change.")]
+Nodes read the file that `access.keys_file` names; send them SIGHUP after a change. It has no keys in it, but says who
+may do what: `umask 077` before it is made, or `chmod 600` after, keeps it from other users of the machine.")]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 struct NewArgs {
     /// How the log calls the key, such as `feed`

@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Bytes of an origin that are shown: a host name has 253 at most, and a client may send more.
 const ORIGIN_BYTES_MAX: usize = 300;
 
+/// The line about somebody who may not do something.
+const REFUSED: &str = "somebody was refused; tickcast_auth_failures_total counts all, and log.filter = \"info,tickcast=debug\" shows each";
+
 /// The warnings of a node, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
@@ -51,8 +54,14 @@ impl Warnings {
         reason: &str,
     ) {
         let seldom = self.refused.get(failure as usize);
-        if let Some(count) = seldom.and_then(|seldom| seldom.count(Instant::now())) {
-            tracing::info!(%asker, key, reason, count, "somebody was refused; tickcast_auth_failures_total counts all, and the log shows each with log.filter = \"info,tickcast=debug\"");
+        let Some(count) = seldom.and_then(|seldom| seldom.count(Instant::now())) else { return };
+        match asker {
+            Asker::Client { client, .. } => {
+                tracing::info!(%client, key, reason, count, "{REFUSED}");
+            }
+            Asker::Session { worker, session } => {
+                tracing::info!(worker, session, key, reason, count, "{REFUSED}");
+            }
         }
     }
 }

@@ -228,6 +228,41 @@ async fn the_header_of_a_request_counts_from_a_trusted_proxy() {
 /// A key that may publish to one topic.
 const FEED: &str = "tck_feedAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// At the usual level of the log, where clients must not decide how much is written.
+#[tokio::test]
+async fn who_is_denied_something_is_told_of_once_in_a_while() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("keys.toml");
+    let hash = tickcast::config::KeyHash::of(FEED);
+    let text = format!("name = 'feed'\nhash = '{hash}'\nrights = ['publish']\ntopics = ['b']\n");
+    std::fs::write(&keys, format!("[[access.key]]\n{text}")).expect("a file");
+    let program = Program::serve(&[("access.keys_file", keys.to_str().expect("a plain path"))]);
+    let key = format!("Authorization: Bearer {FEED}\r\n");
+    for _ in 0..3 {
+        for (key, status) in [("", 401), (key.as_str(), 403)] {
+            let mut raw = Raw::connect(program.address).await;
+            assert_eq!(raw.post("/v1/topics/a", key, "1").await.status, status);
+        }
+    }
+    let refused = || {
+        let log = program.log();
+        let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let is_refusal = |event: &Value| {
+            event["message"].as_str().is_some_and(|text| text.starts_with("somebody was refused"))
+        };
+        events.filter(is_refusal).collect::<Vec<_>>()
+    };
+    until("a line of each kind", || async { refused().len() >= 2 }).await;
+    let events = refused();
+    assert_eq!(events.len(), 2, "{events:#?}");
+    assert!(events.iter().all(|event| client(event) == "127.0.0.1" && event["count"] == 1));
+    let names = [&events[0]["key"], &events[1]["key"]];
+    assert_eq!(names, [&Value::Null, &Value::from("feed")]);
+    let reason = "the key `feed` has the right `publish`, but not for `a`";
+    assert_eq!(events[1]["reason"], reason);
+    assert!(!program.log().contains(FEED), "{}", program.log());
+}
+
 #[tokio::test]
 async fn who_is_denied_something_is_in_the_log() {
     let folder = tempfile::tempdir().expect("a folder");

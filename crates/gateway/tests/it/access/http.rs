@@ -158,6 +158,9 @@ async fn a_rate_is_kept_in_publications() {
     expect(&answer, 429, "rate_limited");
     let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert_eq!(seconds, 1);
+    let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+    let named = "the key `slow` has used up its rate of 2 per second";
+    assert!(detail.starts_with(named), "{detail}");
     assert_eq!(answer.header("connection"), None, "the next request may use the connection");
     expect(&node.post("/v1/publish", &bearer(SLOW), batch).await, 429, "rate_limited");
     assert_eq!(node.get("/v1/topics/a", "").await.json()["offset"], 3);

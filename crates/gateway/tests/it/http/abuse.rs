@@ -108,7 +108,7 @@ async fn a_body_may_come_in_chunks() {
         raw.write(chunk).await;
     }
     assert_eq!(raw.answer().await.status, 200);
-    assert!(node.get("/v1/topics/a", "").await.text().ends_with("\"data\":{\"px\": 1.10}}"));
+    assert!(node.get("/v1/topics/a", "").await.text().ends_with("\"data\":{\"px\": 1.10}}\n"));
 
     // The bound holds for what comes, not for what was announced.
     raw.write("POST /v1/topics/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await;

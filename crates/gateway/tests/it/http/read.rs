@@ -17,7 +17,7 @@ async fn the_last_value_is_read_as_it_was_published() {
             text.contains(&format!("\"offset\":{n},")),
             "a publisher reads its own writes: {text}"
         );
-        assert!(text.ends_with(&format!("\"data\":{{\"n\": {n}.00}}}}")), "{text}");
+        assert!(text.ends_with(&format!("\"data\":{{\"n\": {n}.00}}}}\n")), "{text}");
     }
 }
 
