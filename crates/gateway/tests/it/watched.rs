@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tickcast::config::KeyHash;
 
 use crate::harness::{Raw, Socket};
 use crate::port::Port;
@@ -15,6 +16,9 @@ use crate::process::{PATIENCE, Process, until};
 use crate::program::Program;
 use crate::queries::{Query, queries};
 use crate::redis::Redis;
+
+/// A key that may publish.
+const FEED: &str = "tck_feedAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Prometheus with the rules of `deploy/`. It looks every second.
 struct Prometheus {
@@ -68,11 +72,12 @@ impl Prometheus {
 
 /// A client that gets what is published, and resumes once.
 async fn some_traffic(node: &Program) {
+    let key = format!("Authorization: Bearer {FEED}\r\n");
     let mut socket = Socket::open(node.address, "/v1/ws").await;
     let topics = socket.subscribe(json!(["a"])).await;
     let mut raw = Raw::connect(node.address).await;
     for number in 1..=3 {
-        assert_eq!(raw.post("/v1/topics/a", "", &number.to_string()).await.status, 200);
+        assert_eq!(raw.post("/v1/topics/a", &key, &number.to_string()).await.status, 200);
     }
     socket.expect_numbers("a", 1..=3).await;
     let epoch = topics[0]["epoch"].as_str().unwrap().to_owned();
@@ -84,7 +89,13 @@ async fn some_traffic(node: &Program) {
 #[tokio::test]
 async fn every_query_and_rule_has_an_answer() {
     let redis = Redis::start(&[]);
-    let nodes = [Program::serve(&[("broker.redis.url", &redis.url())]), Program::serve(&[])];
+    let mut keys = tempfile::NamedTempFile::new().unwrap();
+    let hash = KeyHash::of(FEED);
+    let key = format!("[[access.key]]\nname = 'feed'\nrights = ['publish']\nhash = '{hash}'\n");
+    keys.write_all(key.as_bytes()).unwrap();
+    let keys = ("access.keys_file", keys.path().to_str().unwrap());
+    let nodes =
+        [Program::serve(&[keys, ("broker.redis.url", &redis.url())]), Program::serve(&[keys])];
     let prometheus = Prometheus::start(&nodes.each_ref().map(|node| node.admin));
     until("watched", PATIENCE, || prometheus.query("tickcast_ready == 1").len() == nodes.len());
     for node in &nodes {
