@@ -61,7 +61,7 @@ pub(super) const PANELS: &[Panel] = &[
     lines(
         "Keys in use",
         PerSecond,
-        "How often the keys are presented that are used most. A key without a line may be taken away once its WebSockets have moved on (`websocket.max_age`).",
+        "How often the 20 keys are presented that are used most. A key without a line may still be used seldom, or by a WebSocket that has been open for long: docs/how-to/rotate-a-key.md says how to find out.",
         &[query("{{key}}", "topk(20, sum by (key) (rate(tickcast_key_uses_total{*}[~])) > 0)")],
     ),
 ];
