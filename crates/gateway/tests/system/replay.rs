@@ -73,7 +73,7 @@ fn publish_with_curl(address: SocketAddr, ticks: &[Tick]) -> Vec<Published> {
     let requests = ticks.iter().map(|Tick { topic, payload }| {
         let url = format!("http://{address}/v1/topics/{topic}");
         let payload = payload.replace('\\', "\\\\").replace('"', "\\\"");
-        format!("url = \"{url}\"\ndata-raw = \"{payload}\"\nwrite-out = \"\\n\"\n")
+        format!("url = \"{url}\"\ndata-raw = \"{payload}\"\n")
     });
     let config = requests.collect::<Vec<_>>().join("next\nsilent\nfail-with-body\n");
     let mut curl = Command::new("curl");
