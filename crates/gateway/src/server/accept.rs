@@ -189,6 +189,8 @@ impl Door {
                 HandedOver::Lost => {}
                 HandedOver::Back(accepted) => {
                     self.line.put_back(turn, Waiting { accepted, since });
+                    // Who publishes is to be the next all the same.
+                    self.look(now);
                     return Ok(Some(now + WORKERS_PAUSE));
                 }
             }
