@@ -138,9 +138,9 @@ impl Life {
         self.spread.get().copied().unwrap_or_default()
     }
 
-    /// Asks for the end of the node: from now on it is not ready. False if somebody has asked before.
+    /// Asks for the end of the node: from now on it is not ready. False if it was to end already.
     pub(crate) fn ask_to_end(&self) -> bool {
-        let is_first = !self.asked.is_cancelled();
+        let is_first = self.stage() < Stage::Leaving;
         self.advance(Stage::Leaving);
         self.asked.cancel();
         is_first

@@ -228,15 +228,21 @@ async fn the_header_of_a_request_counts_from_a_trusted_proxy() {
 /// A key that may publish to one topic.
 const FEED: &str = "tck_feedAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// At the usual level of the log, where clients must not decide how much is written.
-#[tokio::test]
-async fn who_is_denied_something_is_told_of_once_in_a_while() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let keys = folder.path().join("keys.toml");
+/// A file with that key.
+fn feed() -> tempfile::NamedTempFile {
+    let keys = tempfile::NamedTempFile::new().expect("a file");
     let hash = tickcast::config::KeyHash::of(FEED);
     let text = format!("name = 'feed'\nhash = '{hash}'\nrights = ['publish']\ntopics = ['b']\n");
     std::fs::write(&keys, format!("[[access.key]]\n{text}")).expect("a file");
-    let program = Program::serve(&[("access.keys_file", keys.to_str().expect("a plain path"))]);
+    keys
+}
+
+/// At the usual level of the log, where clients must not decide how much is written.
+#[tokio::test]
+async fn who_is_denied_something_is_told_of_once_in_a_while() {
+    let keys = feed();
+    let program =
+        Program::serve(&[("access.keys_file", keys.path().to_str().expect("a plain path"))]);
     let key = format!("Authorization: Bearer {FEED}\r\n");
     for _ in 0..3 {
         for (key, status) in [("", 401), (key.as_str(), 403)] {
@@ -265,15 +271,11 @@ async fn who_is_denied_something_is_told_of_once_in_a_while() {
 
 #[tokio::test]
 async fn who_is_denied_something_is_in_the_log() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let keys = folder.path().join("keys.toml");
-    let hash = tickcast::config::KeyHash::of(FEED);
-    let text = format!("name = 'feed'\nhash = '{hash}'\nrights = ['publish']\ntopics = ['b']\n");
-    std::fs::write(&keys, format!("[[access.key]]\n{text}")).expect("a file");
+    let keys = feed();
     let program = Program::serve(&[
         ("server.proxy_protocol", "required"),
         ("server.trusted_proxies", "127.0.0.1"),
-        ("access.keys_file", keys.to_str().expect("a plain path")),
+        ("access.keys_file", keys.path().to_str().expect("a plain path")),
         ("topics.subscribe", "closed"),
         ("log.filter", "info,tickcast=debug"),
     ]);
