@@ -2,6 +2,7 @@
 
 use hyper::header::HeaderMap;
 use tickcast_protocol::{ErrorCode, Rejection, Topic};
+use tracing::field::{DisplayValue, display};
 
 use super::{Key, bearer};
 use crate::config::Right;
@@ -40,14 +41,8 @@ impl Denied {
         node.metrics.count_auth_failure(reason);
         let refusal = Refusal { denied: self, message: self.message(asker, who, topic) };
         let (key, told) = (who.map(Key::name), refusal.message());
-        match asker {
-            Asker::Client { client, .. } => {
-                tracing::debug!(%client, key, reason = told, "not allowed");
-            }
-            Asker::Session { worker, session } => {
-                tracing::debug!(worker, session, key, reason = told, "not allowed");
-            }
-        }
+        let (client, worker, session) = asker.told();
+        tracing::debug!(client, worker, session, key, reason = told, "not allowed");
         node.warnings.refused(reason, asker, key, told);
         refusal
     }
@@ -157,6 +152,14 @@ impl Asker {
     /// The client that sent a request with these headers.
     pub(crate) fn of_request(client: Peer, headers: &HeaderMap) -> Self {
         Self::Client { client, has_other_scheme: bearer::has_other_scheme(headers) }
+    }
+
+    /// The fields of a line in the log: the client, or its worker and session.
+    pub(crate) fn told(self) -> (Option<DisplayValue<Peer>>, Option<usize>, Option<u32>) {
+        match self {
+            Self::Client { client, .. } => (Some(display(client)), None, None),
+            Self::Session { worker, session } => (None, Some(worker), Some(session)),
+        }
     }
 }
 

@@ -64,7 +64,8 @@ impl AdminArgs {
 }
 
 impl Target {
-    /// A gateway at this address, with the key and the file of trusted certificates that were given.
+    /// A gateway at this address, with the key and the file of trusted certificates that were given. Who gives certificates
+    /// means that nobody reads along: then an address without TLS is taken only if it is on this machine.
     pub(super) fn new(
         url: &GatewayUrl,
         key: Option<&Secret>,
@@ -72,6 +73,11 @@ impl Target {
     ) -> Result<Self, Failure> {
         let key = key.filter(|key| !key.is_empty());
         let bearer = key.map(bearer).transpose()?;
+        if ca.is_some() && !url.is_encrypted && !url.is_local() {
+            return Err(Failure::Usage(format!(
+                "--ca was given, but {url} is reached without TLS, and so readable on its way; give an address that begins with https:// or wss://"
+            )));
+        }
         let tls = url.is_encrypted.then(|| Tls::new(ca));
         Ok(Self { url: url.clone(), bearer, tls: tls.transpose()? })
     }

@@ -12,7 +12,7 @@ This page is generated from the definition of the command line in the code; a te
 - `tickcast` without a command runs `tickcast dev`.
 - Flags of a node stand above the environment, and that above the file: [configuration](configuration.md).
 - Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
-- Verbs that talk to a gateway use TLS 1.2 or 1.3 if its address begins with `https://` or `wss://`. They trust the authorities of the system, or those in `--ca` and nobody else; a handshake may take 5 s.
+- Verbs that talk to a gateway use TLS 1.2 or 1.3 if its address begins with `https://` or `wss://`. They trust the authorities of the system, or those in `--ca` and nobody else; a handshake may take 5 s. With `--ca`, an address without TLS is refused unless it is on this machine.
 - What was asked for goes to standard output, all that is said about it to standard error. `NO_COLOR` turns colors off.
 
 | command | does |

@@ -55,14 +55,8 @@ impl Warnings {
     ) {
         let seldom = self.refused.get(failure as usize);
         let Some(count) = seldom.and_then(|seldom| seldom.count(Instant::now())) else { return };
-        match asker {
-            Asker::Client { client, .. } => {
-                tracing::info!(%client, key, reason, count, "{REFUSED}");
-            }
-            Asker::Session { worker, session } => {
-                tracing::info!(worker, session, key, reason, count, "{REFUSED}");
-            }
-        }
+        let (client, worker, session) = asker.told();
+        tracing::info!(client, worker, session, key, reason, count, "{REFUSED}");
     }
 }
 

@@ -123,9 +123,14 @@ impl Door {
         if is_direct {
             return self.node.reject_unproxied(peer, &"it is no trusted proxy");
         }
-        let is_full = self.line.len() >= waiting_max(&config, self.workers.len());
-        if is_full {
-            return self.refusals.answer(socket, Refusal::Queue, &self.node.metrics);
+        let (max, refusal) = self.places();
+        if self.line.len() >= max
+            && let Some(accepted) = self.line.make_room(max)
+        {
+            self.send_away(&accepted, refusal);
+        }
+        if self.line.len() >= max {
+            return self.refusals.answer(socket, refusal, &self.node.metrics);
         }
         let Some(place) = self.node.connections.enter() else {
             return self.refusals.answer(socket, Refusal::Limit, &self.node.metrics);
@@ -200,12 +205,22 @@ impl Door {
 
     /// Has the line find out who publishes, if it is time to, and sends away who has no place in it after that.
     fn look(&mut self, now: Instant) -> bool {
-        let max = waiting_max(&self.node.config(), self.workers.len());
+        let (max, refusal) = self.places();
         let Some(refused) = self.line.look(max, now) else { return false };
         for accepted in refused {
-            self.send_away(&accepted, Refusal::Queue);
+            self.send_away(&accepted, refusal);
         }
         true
+    }
+
+    /// How many may wait now, and what those are told for whom that is too few. Who is in counts against
+    /// `server.max_connections` like who waits, so that no more may wait than will find a place.
+    fn places(&self) -> (usize, Refusal) {
+        let connections = &self.node.connections;
+        let served = connections.open().saturating_sub(self.line.len());
+        let left = connections.max().saturating_sub(served);
+        let patient = waiting_max(&self.node.config(), self.workers.len());
+        if left < patient { (left, Refusal::Limit) } else { (patient, Refusal::Queue) }
     }
 
     fn follow_config(&mut self, now: Instant) {

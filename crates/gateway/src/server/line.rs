@@ -27,8 +27,10 @@ const LOOKS_MAX: usize = 256;
 /// Who has said nothing for so long waits like a client.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// Enough for the header that a proxy usually puts before a request, and the first word of that.
-const WORD_BYTES: usize = 256;
+const POST: &[u8] = b"POST ";
+
+/// The header that a proxy may put before a request, and the first word of that.
+const WORD_BYTES: usize = proxy_protocol::BYTES_MAX + POST.len();
 
 /// A connection that waits.
 #[derive(Debug)]
@@ -103,23 +105,49 @@ impl Line {
         }
         self.looked = now;
         let mut refused = Vec::new();
-        let publishers_max = max / PUBLISHERS_SHARE;
         for _ in 0..self.silent.len().min(LOOKS_MAX) {
             let Some(waiting) = self.silent.pop_front() else { break };
             let word = Word::of(&waiting.accepted.socket);
             let is_patient = now.saturating_duration_since(waiting.since) < SILENCE_MAX;
-            match word {
-                Word::Post if self.publishers.len() < publishers_max => {
-                    self.publishers.push_back(waiting);
-                }
-                // In the line of the clients a flood of them would take what is theirs.
-                Word::Post => refused.push(waiting.accepted),
-                Word::None if is_patient => self.silent.push_back(waiting),
-                _ if self.clients.len() < max - publishers_max => self.clients.push_back(waiting),
-                _ => refused.push(waiting.accepted),
+            if word == Word::None && is_patient {
+                self.silent.push_back(waiting);
+            } else {
+                refused.extend(self.sort(waiting, word, max));
             }
         }
         Some(refused)
+    }
+
+    /// Has one place fewer taken among `max`, if that can be: the one comes back that has said nothing for longest, or one
+    /// that has said by now what there is no place for.
+    pub(super) fn make_room(&mut self, max: usize) -> Option<Accepted> {
+        // Each look but the last puts somebody where it is not looked at again.
+        for _ in 0..LOOKS_MAX {
+            let waiting = self.silent.pop_front()?;
+            let word = Word::of(&waiting.accepted.socket);
+            if word == Word::None {
+                return Some(waiting.accepted);
+            }
+            if let Some(refused) = self.sort(waiting, word, max) {
+                return Some(refused);
+            }
+        }
+        None
+    }
+
+    /// Puts one where it belongs by its word, if there is a place.
+    fn sort(&mut self, waiting: Waiting, word: Word, max: usize) -> Option<Accepted> {
+        let publishers_max = max / PUBLISHERS_SHARE;
+        let (queue, places) = match word {
+            // In the line of the clients a flood of them would take what is theirs.
+            Word::Post => (&mut self.publishers, publishers_max.max(1)),
+            Word::None | Word::Other => (&mut self.clients, max - publishers_max),
+        };
+        if queue.len() >= places {
+            return Some(waiting.accepted);
+        }
+        queue.push_back(waiting);
+        None
     }
 
     /// Whose turn it is now, if it is anybody's.
@@ -198,7 +226,6 @@ impl Word {
     }
 
     fn read(bytes: &[u8]) -> Self {
-        const POST: &[u8] = b"POST ";
         let bytes = proxy_protocol::after(bytes);
         if bytes.starts_with(POST) {
             Self::Post
@@ -274,6 +301,14 @@ mod tests {
             came
         }
 
+        /// The last letter of who makes room.
+        fn make_room(&mut self, max: usize) -> String {
+            let Some(accepted) = self.line.make_room(max) else { return "nobody".to_owned() };
+            let mut words = [b'-'; 6];
+            let _length = accepted.socket.peek(&mut words);
+            char::from(words[5]).into()
+        }
+
         /// How many are refused when the line is looked at.
         fn look(&mut self, ms: u64) -> Option<usize> {
             self.line.look(MAX, self.at(ms)).map(|refused| refused.len())
@@ -342,6 +377,31 @@ mod tests {
     }
 
     #[test]
+    fn who_says_nothing_makes_room_and_the_oldest_does_so_first() {
+        let mut crowd = Crowd::new();
+        (0..BURST).for_each(|_| crowd.come(0, b"GET /x"));
+        assert_eq!(crowd.let_in(0).len(), BURST);
+        for words in [&b"GET /a"[..], b"POST 1", b"POST 2", b"", b"PO", b"GET /b"] {
+            crowd.come(1, words);
+        }
+        // Five places, one of them for publishers.
+        assert_eq!(crowd.make_room(5), "2");
+        assert_eq!((crowd.make_room(5).as_str(), crowd.line.silent.len()), ("-", 2));
+        assert_eq!((crowd.make_room(5).as_str(), crowd.line.silent.len()), ("-", 1));
+        assert_eq!((crowd.make_room(5).as_str(), crowd.line.len()), ("nobody", 3));
+        assert_eq!((crowd.let_in(1).as_str(), crowd.let_in(500).as_str()), ("1", "ab"));
+    }
+
+    #[test]
+    fn where_hardly_anybody_may_wait_a_publisher_may() {
+        let mut crowd = Crowd::new();
+        (0..BURST).for_each(|_| crowd.come(0, b"GET /x"));
+        assert_eq!(crowd.let_in(0).len(), BURST);
+        crowd.come(1, b"POST 1");
+        assert_eq!((crowd.make_room(1).as_str(), crowd.line.publishers.len()), ("nobody", 1));
+    }
+
+    #[test]
     fn who_says_nothing_waits_like_a_client_after_a_second() {
         let mut crowd = Crowd::new();
         (0..BURST).for_each(|_| crowd.come(0, b"GET /x"));
@@ -374,8 +434,23 @@ mod tests {
             (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0POST /", Word::Post),
             (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0GET /", Word::Other),
             (b"\r\n\r\n\0\r\nQU", Word::None),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x08\0", Word::None),
+            // More than any header may have.
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x08\x01", Word::Other),
         ] {
             assert_eq!(Word::read(bytes), word, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_header_of_a_proxy_hides_nothing() {
+        let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x08\0"[..], &[b'x'; 2048]].concat();
+        let mut crowd = Crowd::new();
+        (0..BURST).for_each(|_| crowd.come(0, b"GET /x"));
+        assert_eq!(crowd.let_in(0).len(), BURST);
+        crowd.come(1, &[&header, &b"POST /"[..]].concat());
+        let socket = &crowd.line.silent[0].accepted.socket;
+        while socket.peek(&mut [0; 4096]).unwrap() < header.len() + 6 {}
+        assert_eq!((crowd.look(10), crowd.line.publishers.len()), (Some(0), 1));
     }
 }

@@ -20,6 +20,9 @@ const START_BYTES: usize = 16;
 /// Bytes after the start: addresses, then whatever the proxy has to add, such as the certificate's name of a TLS client.
 const REST_BYTES_MAX: usize = 2048;
 
+/// Of a whole header.
+pub(super) const BYTES_MAX: usize = START_BYTES + REST_BYTES_MAX;
+
 /// Why a connection does not say whose it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyHeaderError {
@@ -58,14 +61,14 @@ async fn read_header(
     peer(&start, &rest)
 }
 
-/// What comes after the header in the first bytes of a connection, if they begin with one; all of them, if they do not;
-/// nothing, if it has not come yet.
+/// What comes after the header in the first bytes of a connection, if they begin with one; all of them, if they do not, or
+/// not with one that will be taken; nothing, if it has not come yet.
 pub(super) fn after(bytes: &[u8]) -> &[u8] {
-    if bytes.is_empty() || !SIGNATURE.starts_with(&bytes[..bytes.len().min(SIGNATURE.len())]) {
-        return bytes;
+    match bytes.first_chunk().map(rest_length) {
+        Some(Ok(length)) => bytes.get(START_BYTES + length..).unwrap_or_default(),
+        None if SIGNATURE.starts_with(&bytes[..bytes.len().min(SIGNATURE.len())]) => &[],
+        Some(Err(_)) | None => bytes,
     }
-    let length = bytes.first_chunk().and_then(|start| rest_length(start).ok());
-    length.and_then(|length| bytes.get(START_BYTES + length..)).unwrap_or_default()
 }
 
 /// How much follows the start.
@@ -158,8 +161,9 @@ mod tests {
         for without in [&b"POST /"[..], b"\rPOST", b"x"] {
             assert_eq!(after(without), without);
         }
+        // Nothing will come after that: it is closed.
         let endless = [&SIGNATURE[..], &[0x21, 0x11, 0xff, 0xff]].concat();
-        assert_eq!(after(&endless), b"");
+        assert_eq!(after(&endless), endless);
     }
 
     #[test]

@@ -142,7 +142,9 @@ async fn when_as_many_wait_as_may_the_next_is_told_to_come_back() {
     // Ten may wait at this rate, and in this moment nobody is let in any more.
     let mut crowd = Vec::new();
     for _ in 0..30 {
-        crowd.push(node.raw().await);
+        let mut raw = node.raw().await;
+        raw.write_head(Raw::HANDSHAKE).await;
+        crowd.push(raw);
     }
     let mut late = crowd.pop().expect("it was pushed");
     let answer = late.answer().await;
@@ -155,6 +157,45 @@ async fn when_as_many_wait_as_may_the_next_is_told_to_come_back() {
     for raw in &mut served {
         assert_eq!(raw.get("/healthz", "").await.status, 200);
     }
+}
+
+/// Whoever connects and says nothing keeps nobody's place from those who speak.
+#[tokio::test]
+async fn who_says_nothing_makes_room_for_a_publisher() {
+    let node = Node::with(paced(1)).await;
+    let _served = fill(&node).await;
+    publish_beside_silence(&node, "queue").await;
+    let answer = node.raw().await.post("/v1/topics/aside", "", "2").await;
+    assert_eq!(answer.json()["offset"], 2);
+}
+
+/// The same where all places of the node are taken, and not only those of the line.
+#[tokio::test]
+async fn who_says_nothing_makes_room_where_no_more_connections_may_be() {
+    let node = Node::with(|config| {
+        paced(1)(config);
+        config.server.max_connections = BURST + 4;
+    });
+    let node = node.await;
+    let _served = fill(&node).await;
+    publish_beside_silence(&node, "limit").await;
+    let refused = r#"tickcast_connections_rejected_total{reason="queue"}"#;
+    assert_eq!(node.metric(refused).await, 0.0);
+}
+
+/// A publication is answered, and the oldest of 30 who say nothing is told that there is no place, for this reason.
+async fn publish_beside_silence(node: &Node, reason: &str) {
+    let mut crowd = Vec::new();
+    for _ in 0..30 {
+        crowd.push(node.raw().await);
+    }
+    let answer = node.raw().await.post("/v1/topics/aside", "", "1").await;
+    assert_eq!(answer.json()["offset"], 1);
+    // The first one may have been let in meanwhile.
+    let answer = crowd[1].answer().await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "too_many_connections"));
+    let refused = format!(r#"tickcast_connections_rejected_total{{reason="{reason}"}}"#);
+    assert!(node.metric(&refused).await >= 10.0);
 }
 
 #[tokio::test]

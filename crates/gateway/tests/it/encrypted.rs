@@ -182,6 +182,12 @@ async fn the_other_protocol_is_recognized() {
             "tickcast: {url} is a port for TLS; write https:// for http://, or wss:// for ws://\n"
         )
     );
+    // Who names certificates does not want a key to be read along.
+    let url = "http://gateway.example:8080";
+    let output = run(&["pub", "a", "1", "--url", url, "--ca", &ca], &[]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("http://gateway.example:8080 is reached without TLS"), "{said}");
     let said = refused(&format!("wss://{}", program.address), &[], &["--ca", &ca]).await;
     assert!(said.contains("no TLS is spoken there; write http:// for https://"), "{said}");
 

@@ -1,6 +1,7 @@
 //! The address of a gateway, as it is given on the command line.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::Uri;
@@ -58,6 +59,13 @@ impl fmt::Display for GatewayUrl {
 }
 
 impl GatewayUrl {
+    /// Whether it is on this machine by its name.
+    pub(super) fn is_local(&self) -> bool {
+        let host = self.bare_host();
+        let address = host.parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    }
+
     /// The host without the brackets that an IPv6 address has in a URL, and nowhere else.
     pub(super) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
@@ -67,6 +75,18 @@ impl GatewayUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_on_this_machine() {
+        let is_local = |text: &str| text.parse::<GatewayUrl>().unwrap().is_local();
+        for text in ["localhost:1", "http://127.3.0.1:1", "ws://[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_local(text), "{text}");
+        }
+        for text in ["example.com", "http://192.0.2.1", "[2001:db8::1]:1", "localhost.example.com"]
+        {
+            assert!(!is_local(text), "{text}");
+        }
+    }
 
     #[test]
     fn addresses() {
