@@ -20,13 +20,15 @@ cluster-test: setup
 test: setup
 	cargo test --workspace --all-features
 
-## check: formatting, lints, documentation, dependencies
+## check: formatting, lints, documentation, dependencies; `make check ADVISORIES=required` before a release
+ADVISORIES :=
 check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny@0.20.2
 	cargo deny check bans licenses sources
+	scripts/advisories $(ADVISORIES)
 
 ## bench: measure the budgets beside the bare loop and write docs/performance.md
 bench:

@@ -3,6 +3,8 @@
 //! The revision is `TICKCAST_REVISION`, where it is set; else the one of the Git work tree, in release builds only: a
 //! development build would be made anew after each commit to say so.
 
+#![forbid(unsafe_code)]
+
 use std::env::var;
 use std::path::Path;
 use std::process::Command;

@@ -12,6 +12,8 @@
 //!
 //! What it refuses to do: to be a client library, to follow redirects, to speak TLS, to tell latencies of a closed loop.
 
+#![forbid(unsafe_code)]
+
 pub mod account;
 pub mod assertion;
 pub mod bench;

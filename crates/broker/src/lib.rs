@@ -5,6 +5,8 @@
 //! per topic, through [`Inbound`], also to the node that published it: there is no local shortcut.
 //! The crate knows no subscriber, no socket and no configuration file.
 
+#![forbid(unsafe_code)]
+
 mod memory;
 pub mod redis;
 #[cfg(any(test, feature = "testing"))]

@@ -1,5 +1,7 @@
 //! The `tickcast` program: reads the command line and the configuration, runs a node or a client, and says how it ended.
 
+#![forbid(unsafe_code)]
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write, stderr, stdout};
 use std::pin::{Pin, pin};

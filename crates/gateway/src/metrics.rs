@@ -10,6 +10,7 @@
 mod buckets;
 mod events;
 mod exposition;
+mod process;
 #[cfg(test)]
 mod reference;
 mod snapshot;

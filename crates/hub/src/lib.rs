@@ -8,6 +8,8 @@
 //! There is no message queue per connection. Live delivery, catching up after a full socket, rate limiting and resume
 //! are one operation: read the log from the cursor. The crate sees no socket, no broker, no clock and no runtime.
 
+#![forbid(unsafe_code)]
+
 mod fanout;
 mod hub;
 mod inbox;

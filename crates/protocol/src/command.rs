@@ -149,6 +149,16 @@ struct Auth<'a> {
     token: String,
 }
 
+/// A command without keys of its own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bare<'a> {
+    #[serde(rename = "type", borrow)]
+    _kind: &'a RawValue,
+    #[serde(rename = "id", borrow)]
+    _id: Option<&'a RawValue>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Item<'a> {
@@ -226,7 +236,10 @@ impl<'a> Command<'a> {
                 let body: Auth<'_> = serde_json::from_str(text).map_err(fields)?;
                 Ok(Self::Auth(Token(body.token)))
             }
-            "ping" => Ok(Self::Ping),
+            "ping" => {
+                let Bare { .. } = serde_json::from_str(text).map_err(fields)?;
+                Ok(Self::Ping)
+            }
             _ => Err(bad(format!("`type` is {}; it is one of {COMMANDS}", shorten(kind.get())))),
         }
     }
@@ -437,6 +450,7 @@ mod tests {
         check(r#"{"id":7}"#, seven(), ErrorCode::BadCommand);
         check(r#"{"id":7,"type":"fly"}"#, seven(), ErrorCode::BadCommand);
         check(r#"{"id":7,"type":1}"#, seven(), ErrorCode::BadCommand);
+        check(r#"{"id":7,"type":"ping","x":1}"#, seven(), ErrorCode::BadCommand);
         check(r#"{"id":-1,"type":"ping"}"#, None, ErrorCode::BadCommand);
         check(r#"{"id":7,"type":"subscribe"}"#, seven(), ErrorCode::BadCommand);
         check(r#"{"id":7,"type":"subscribe","topics":"a"}"#, seven(), ErrorCode::BadCommand);

@@ -4,6 +4,8 @@
 //! [`Command`]s, [`ServerMessage`]s, error and close codes, and the limits that both sides may rely on.
 //! The crate is pure: no I/O, no clock, no async. It neither knows who is subscribed nor how bytes travel.
 
+#![forbid(unsafe_code)]
+
 mod code;
 mod command;
 mod frame;

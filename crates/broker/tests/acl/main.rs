@@ -2,6 +2,7 @@
 //!
 //! The rule is read from the manual itself, so that the two cannot drift apart.
 
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,6 +2,7 @@
 //!
 //! The unit tests of the dialler, which see its inside, use the same [`support`].
 
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,12 +1,12 @@
 //! From the table to the text that Prometheus reads.
 
+use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
-use prometheus::{TextEncoder, core::Collector, process_collector::ProcessCollector};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::buckets::Buckets;
+use super::process;
 use super::snapshot::Snapshot;
 use super::table::{Row, SECTIONS};
 
@@ -101,22 +101,6 @@ pub(super) fn family(row: &Row, snapshot: &Snapshot<'_>) -> MetricFamily {
     family
 }
 
-/// What the operating system says about the process.
-pub(super) fn process_families() -> Vec<MetricFamily> {
-    let mut families = ProcessCollector::for_self().collect();
-    let cpu = families.iter_mut().find(|family| family.name() == PROCESS_CPU);
-    if let Some(metric) = cpu.and_then(|family| family.mut_metric().first_mut()) {
-        // The collector counts whole seconds, which is too coarse for a rate over a short window.
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        let mut counter = Counter::default();
-        counter.set_value(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9);
-        metric.set_counter(counter);
-    }
-    families
-}
-
-const PROCESS_CPU: &str = "process_cpu_seconds_total";
-
 /// All metrics that this node has, in the order of the table.
 ///
 /// # Errors
@@ -126,6 +110,6 @@ pub(super) fn text(snapshot: &Snapshot<'_>) -> Result<String, prometheus::Error>
     let families = rows.map(|row| family(row, snapshot));
     let mut families: Vec<MetricFamily> =
         families.filter(|family| !family.get_metric().is_empty()).collect();
-    families.extend(process_families());
+    families.extend(process::families());
     TextEncoder::new().encode_to_string(&families)
 }

@@ -3,7 +3,8 @@
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::events::Events;
-use super::exposition::{family, process_families};
+use super::exposition::family;
+use super::process;
 use super::snapshot::Snapshot;
 use super::table::{Row, SECTIONS};
 
@@ -35,7 +36,7 @@ pub(super) fn markdown() -> String {
         let families: Vec<_> = rows.iter().map(|row| on_any_node(row, &snapshots)).collect();
         append_section(&mut page, title, &families);
     }
-    append_section(&mut page, "Process", &process_families());
+    append_section(&mut page, "Process", &process::families());
     page
 }
 

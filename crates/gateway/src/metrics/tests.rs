@@ -8,7 +8,7 @@ use tickcast_broker::LinkStats;
 use tickcast_hub::Gaps;
 use tickcast_protocol::Position;
 
-use super::exposition::{family, process_families, text};
+use super::exposition::{family, text};
 use super::reference::markdown;
 use super::table::{Row, SECTIONS};
 use super::*;
@@ -372,20 +372,6 @@ fn no_request_is_hidden() {
     let shown = metrics.events.requests();
     assert_eq!(shown.len(), Route::ALL.len() * 4 * 5);
     assert!(shown.iter().all(|(_, count)| *count == 1));
-}
-
-#[test]
-fn the_process_shows_its_time_and_files() {
-    let families = process_families();
-    let value = |name: &str| {
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        let metric = &family.get_metric()[0];
-        metric.get_counter().get_value() + metric.get_gauge().get_value()
-    };
-    assert!(value("process_cpu_seconds_total") > 0.0);
-    assert!(value("process_open_fds") > 0.0);
-    assert!(value("process_resident_memory_bytes") > 1e6);
-    assert!(value("process_start_time_seconds") > 1e9);
 }
 
 /// The linter of Prometheus itself: Debian's package `prometheus` has it.

@@ -3,6 +3,7 @@
 //! Needs `redis-server`, `faketime`, and what [`deploy`] names: `scripts/setup` installs them. Every fault is judged by
 //! the log oracle: what was answered 200 must arrive at every subscriber, once and in order, or be named.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "times that were measured are printed")]
 

@@ -28,6 +28,7 @@
 //!
 //! Set `TICKCAST_PAGE` to a part of a page's name to have only such pages run.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[cfg(feature = "testing")]

@@ -3,6 +3,7 @@
 //! Most tests start a node in this process ([`harness`]), some the program itself. Nothing sleeps: a test waits for the
 //! event it is about, with a deadline that only a broken node reaches. The slow tests are in `tests/system`.
 
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -50,6 +51,7 @@ mod reload;
 mod shutdown;
 mod simulation;
 mod slow_clients;
+mod supply;
 mod verdicts;
 mod watched;
 mod websocket;

@@ -3,6 +3,7 @@
 //! Needs `redis-server`, `ip` and `nft`, which `scripts/setup` installs; and root, for networks of a test's own (user
 //! namespaces will do as well) and for control groups.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "times that were measured are printed")]
 

@@ -3,6 +3,7 @@
 //! Slow, and in need of packages: `tests/clients/setup.sh` installs them. Every test is judged by the log
 //! [`oracle`], which knows only what publishers were told and what each client received.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../support/exposition.rs"]

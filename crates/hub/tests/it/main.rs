@@ -4,6 +4,7 @@
 //! behind sockets that take as many bytes as a test likes. [`scenarios`] tell one rule each; [`property`] mixes everything
 //! at random. Both are judged by the [`oracle`], which knows only what was published and what each client received.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod broker;

@@ -13,7 +13,8 @@ use super::panels::SECTIONS;
 use super::promql::{Selector, grouping_labels, selectors};
 use super::{dashboard, reference, rules};
 use crate::metrics::events::Events;
-use crate::metrics::exposition::{family, process_families};
+use crate::metrics::exposition::family;
+use crate::metrics::process;
 use crate::metrics::snapshot::Snapshot;
 use crate::metrics::table::{Row, SECTIONS as METRICS};
 
@@ -72,7 +73,7 @@ fn known() -> BTreeMap<String, Known> {
     let rows = || METRICS.iter().flat_map(|(_, rows)| *rows);
     let families = snapshots.iter().flat_map(|one| rows().map(|row: &Row| family(row, one)));
     let mut known = BTreeMap::new();
-    for family in families.chain(process_families()) {
+    for family in families.chain(process::families()) {
         let name = family.name().to_owned();
         let entry = known
             .entry(name)
