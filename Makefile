@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run cluster cluster-test test check bench docs pictures simulate chaos rolls setup fmt
+.PHONY: run cluster cluster-test test autobahn check bench docs pictures simulate chaos rolls setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -19,6 +19,11 @@ cluster-test: setup
 ## test: install what the tests need, then run all of them
 test: setup
 	cargo test --workspace --all-features
+
+## autobahn: the Autobahn suite for WebSocket servers against the node's sessions; part of `make test`
+autobahn:
+	scripts/autobahn
+	cargo test -p tickcast --features testing --test frames -- --nocapture autobahn::
 
 ## check: formatting, lints, documentation, dependencies; `make check ADVISORIES=required` before a release
 ADVISORIES :=

@@ -153,6 +153,9 @@ section! {
     /// A connection with data waiting that takes nothing for that long is closed with 4008.
     stall_timeout: Duration = Duration::from_secs(30), in Duration::from_secs(1)..=Duration::from_secs(600);
 
+    /// Time from the first byte of a message or frame to its last. A connection that takes longer is closed with 1008.
+    message_timeout: Duration = Duration::from_secs(30), in Duration::from_secs(1)..=Duration::from_secs(600);
+
     /// Kernel send buffer of a connection (`SO_SNDBUF`; the kernel doubles the number for its own bookkeeping).
     /// It bounds the memory that a client that stopped reading can pin: the system's default allows megabytes.
     send_buffer_bytes: Size = Size::kib(64), in Size::kib(4)..=Size::mib(16);

@@ -74,6 +74,8 @@ label_values! {
         SlowConsumer => "slow_consumer",
         /// A frame broke the protocol.
         ProtocolError => "protocol_error",
+        /// It sent more than a client needs to: fragments, pings, pongs, messages without an end.
+        Flood => "flood",
         /// It presented too many wrong keys.
         Unauthorized => "unauthorized",
         /// It held a topic that it may not subscribe to any more.
@@ -162,6 +164,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) latency: [u64; LATENCY_BUCKETS_MS.len() + 1],
     /// The sum of those times, in milliseconds.
     pub(crate) latency_sum_ms: u64,
+    /// Bytes of memory that hold unfinished messages of clients.
+    pub(crate) unfinished_bytes: u64,
     /// Bytes that wait for full sockets, as of the last second.
     pub(crate) pending_bytes: u64,
     /// Turns by their duration, per bucket, the last for more.

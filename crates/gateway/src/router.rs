@@ -161,7 +161,7 @@ fn upgrade(
     let topics_max = config.limits.subscriptions_per_connection;
     let who = access::of_handshake(&context.node, client, request.headers())?;
     let topics = websocket::read_subscriptions(request.uri().query(), topics_max)?;
-    context.upgrade(request, visitor, Opening { topics, who, client })
+    context.upgrade(request, visitor, Opening::new(topics, who, client))
 }
 
 /// Why a request for a WebSocket was refused, for the metrics.

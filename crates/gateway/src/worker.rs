@@ -8,6 +8,7 @@ pub(crate) mod core;
 mod departures;
 #[cfg(feature = "testing")]
 mod faults;
+mod floods;
 mod flush;
 mod panics;
 mod poller;
@@ -275,12 +276,17 @@ impl Context {
         self: &Rc<Self>,
         mut request: Request<Incoming>,
         visitor: &Visitor,
-        opening: Opening,
+        #[cfg_attr(not(feature = "testing"), expect(unused_mut, reason = "tests add to it"))]
+        mut opening: Opening,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         let asked = Instant::now();
         let (response, on_upgrade) = handshake::accept(&mut request)?;
         #[cfg(feature = "testing")]
         let reload = faults::AwaitReload::of(&request, &self.node);
+        #[cfg(feature = "testing")]
+        {
+            opening.is_echo = faults::asks_for_echo(&request);
+        }
         drop(request);
         let Some(place) = visitor.place.take() else {
             let detail = "this connection has become a WebSocket before";

@@ -140,12 +140,14 @@ impl CloseCode {
     pub const PROTOCOL_ERROR: Self = Self(1002);
     /// Text that is not UTF-8.
     pub const INVALID_TEXT: Self = Self(1007);
-    /// A flood that the protocol allows but no client needs: of fragments, of wrong keys.
+    /// A flood that the protocol allows but no client needs: of fragments, of pings, of wrong keys, of time.
     pub const POLICY: Self = Self(1008);
     /// A message larger than a command can be.
     pub const TOO_BIG: Self = Self(1009);
     /// The node shuts down.
     pub const RESTART: Self = Self(1012);
+    /// The node holds as much of unfinished messages as it may.
+    pub const TRY_LATER: Self = Self(1013);
     /// Nothing could be written for as long as the stall timeout although data was waiting.
     pub const SLOW_CONSUMER: Self = Self(4008);
     /// A ping was not answered.
@@ -163,6 +165,7 @@ impl CloseCode {
         (Self::POLICY, "policy", Retry::RetryAfter),
         (Self::TOO_BIG, "too_big", Retry::DoNotRetry),
         (Self::RESTART, "restart", Retry::Retry),
+        (Self::TRY_LATER, "try_later", Retry::RetryAfter),
         (Self::SLOW_CONSUMER, "slow_consumer", Retry::Retry),
         (Self::PING_TIMEOUT, "ping_timeout", Retry::Retry),
         (Self::ACCESS_CHANGED, "access_changed", Retry::Retry),

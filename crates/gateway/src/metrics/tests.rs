@@ -324,7 +324,8 @@ fn handshakes_ages_round_trips_and_broker_calls_are_counted() {
 
 #[test]
 fn turns_are_counted_by_their_duration() {
-    let mut counters = WorkerCounters { pending_bytes: 7, ..WorkerCounters::default() };
+    let mut counters =
+        WorkerCounters { pending_bytes: 7, unfinished_bytes: 9, ..WorkerCounters::default() };
     for micros in [1, 100, 101, 2_000_000] {
         counters.observe_turn(Duration::from_micros(micros));
     }
@@ -339,6 +340,7 @@ fn turns_are_counted_by_their_duration() {
     assert_eq!(turns("_bucket{le=\"1\"}"), 6.0);
     assert_eq!((turns("_count"), turns("_sum")), (8.0, 2.0 * 2.000_202));
     assert_eq!(series["tickcast_output_pending_bytes{transport=\"websocket\"}"], 14.0);
+    assert_eq!(series["tickcast_input_unfinished_bytes{transport=\"websocket\"}"], 18.0);
     assert_eq!(series["tickcast_worker_cpu_seconds_total{worker=\"0\"}"], 2.5);
     assert_eq!(series["tickcast_worker_cpu_wait_seconds_total{worker=\"0\"}"], 0.5);
 }

@@ -15,13 +15,14 @@ use mio::{Interest, Registry, Token};
 use tickcast_broker::{PublishError, Published};
 use tickcast_hub::{ConnectionId, Fanout, FanoutLimits, Inbox, Item, Plan, Replies};
 use tickcast_protocol::{
-    CloseCode, Command, ErrorCode, Id, Opcode, PublishCommand, ServerMessage, SubscribeItem, Topic,
-    close_frame, limits::COMMAND_OVERHEAD_BYTES_MAX,
+    CloseCode, Command, ErrorCode, Id, PublishCommand, ServerMessage, SubscribeItem, Topic,
+    close_frame,
 };
 
 use super::departures::Departures;
 #[cfg(feature = "testing")]
 use super::faults::Faults;
+use super::floods::Floods;
 use super::millis;
 use super::rights::Keyring;
 use super::session::{Phase, Sessions};
@@ -30,12 +31,13 @@ use crate::config::Config;
 use crate::metrics::{CloseReason, WorkerCounters};
 use crate::node::{Node, error_code};
 use crate::server::{Peer, Place, Places};
-use crate::transport::websocket::reader::{Event as Input, Flow, Reader, Violation};
+use crate::transport::websocket::reader::{Event as Input, Flow, Reader};
 
 /// The worker's read buffer. No connection has one of its own.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// Reads of one socket in one turn; a peer that sends without pause must not keep the others waiting.
+/// Reads of one socket in one turn, if none of them fills the buffer: a peer that sends without pause must not keep the
+/// others waiting. A read that fills it is the last.
 const READS_PER_TURN: usize = 4;
 
 /// How long a closed connection's peer may take to hang up, in seconds.
@@ -67,6 +69,25 @@ pub(crate) struct Opening {
     pub(crate) who: Option<Arc<Key>>,
     /// Who is at its other end.
     pub(crate) client: Peer,
+    /// Each message is answered with itself.
+    #[cfg(feature = "testing")]
+    pub(crate) is_echo: bool,
+}
+
+impl Opening {
+    pub(crate) const fn new(
+        topics: Vec<SubscribeItem>,
+        who: Option<Arc<Key>>,
+        client: Peer,
+    ) -> Self {
+        Self {
+            topics,
+            who,
+            client,
+            #[cfg(feature = "testing")]
+            is_echo: false,
+        }
+    }
 }
 
 /// Everything that one worker owns.
@@ -100,6 +121,8 @@ pub(crate) struct State {
     scratch: Box<[u8]>,
     /// The connection whose ping the bytes that are read now may answer.
     pinged: Option<ConnectionId>,
+    /// What clients send beside commands.
+    pub(super) floods: Floods,
     /// Publishing times of the publications taken in this turn, in milliseconds since 1970.
     pub(super) taken: Vec<u64>,
     /// Who is to go, and when.
@@ -145,6 +168,7 @@ impl State {
             items: VecDeque::new(),
             scratch: Box::default(),
             pinged: None,
+            floods: Floods::default(),
             taken: Vec::new(),
             departures: Departures::default(),
             is_drained: false,
@@ -193,6 +217,10 @@ impl State {
 
     /// The first words on a connection, from both sides.
     fn welcome(&mut self, connection: ConnectionId, mut early: Vec<u8>, opening: Opening) {
+        #[cfg(feature = "testing")]
+        if opening.is_echo {
+            self.faults.set_echo(connection);
+        }
         if self.greet_late(connection) {
             return;
         }
@@ -288,6 +316,9 @@ impl State {
         let Some(session) = self.sessions.get(connection) else { return };
         if session.is_paused && !session.is_saturated() {
             session.is_paused = false;
+            if let Some(reader) = &mut session.reader {
+                reader.restart(self.second);
+            }
             self.decode(connection, &mut []);
             self.read(connection, true);
         }
@@ -295,12 +326,13 @@ impl State {
 
     fn read(&mut self, connection: ConnectionId, to_the_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
+        let mut is_full = false;
         for round in 0.. {
             let Some(session) = self.sessions.get(connection) else { break };
             if session.is_paused {
                 break;
             }
-            if round == READS_PER_TURN {
+            if is_full || round == READS_PER_TURN {
                 // Its edge is spent, so it must be read again without one.
                 session.is_paused = true;
                 self.resumable.push(connection);
@@ -316,10 +348,11 @@ impl State {
                     let was_pinged = std::mem::take(&mut session.awaits_pong);
                     self.pinged = was_pinged.then_some(connection);
                     self.counters.received_bytes += length as u64;
+                    is_full = length == scratch.len();
                     if session.phase == Phase::Open {
                         self.decode(connection, &mut scratch[..length]);
                     }
-                    if length < scratch.len() && !to_the_end {
+                    if !is_full && !to_the_end {
                         break;
                     }
                 }
@@ -338,33 +371,35 @@ impl State {
 
     /// Decodes what was read, together with what earlier reads left.
     fn decode(&mut self, connection: ConnectionId, input: &mut [u8]) {
-        let message_max =
-            self.node.config().limits.payload_bytes.bytes() + COMMAND_OVERHEAD_BYTES_MAX;
+        let bounds = self.bounds(connection);
         let Some(session) = self.sessions.get(connection) else { return };
-        let mut reader = session.reader.take();
+        let mut reader = self.floods.take(session);
         if session.phase != Phase::Open {
             return; // What was not read before the end is not obeyed after it.
         }
         let result =
-            Reader::read(&mut reader, input, message_max, |event| self.handle(connection, &event));
-        if let Some(session) = self.sessions.get(connection) {
-            session.reader = reader;
-        }
-        if let Err(Violation { code, reason }) = result {
-            self.close(connection, code, reason, CloseReason::ProtocolError);
+            Reader::read(&mut reader, input, bounds, |event| self.handle(connection, &event));
+        match result {
+            Ok(has_more) => self.keep(connection, reader, bounds.message_max, has_more),
+            Err(violation) => self.end_violation(connection, violation),
         }
     }
 
     fn handle(&mut self, connection: ConnectionId, input: &Input<'_>) -> Flow {
         match input {
+            #[cfg(feature = "testing")]
+            Input::Text(_) | Input::Binary(_) if self.echo(connection, input) => {}
             Input::Text(text) => self.command(connection, text),
-            Input::Binary => {
+            Input::Binary(_) => {
                 self.counters.commands_bad += 1;
                 let message = "commands are JSON in text frames; this frame is binary";
                 self.reply_error(connection, None, ErrorCode::BadCommand, message);
             }
-            Input::Ping(payload) => self.sessions.control(connection, Opcode::Pong, payload),
-            Input::Pong(payload) => self.pong(connection, payload),
+            Input::Ping(payload) => self.answer_ping(connection, payload),
+            Input::Pong(payload) if self.admit_control(connection) => {
+                self.pong(connection, payload);
+            }
+            Input::Pong(_) => {}
             Input::Close(code) => {
                 self.close(connection, code.unwrap_or(CloseCode::NORMAL), "", CloseReason::Client);
             }
@@ -516,6 +551,7 @@ impl State {
         }
         session.output().extend_from_slice(&close_frame(code, reason));
         session.phase = Phase::Closing;
+        drop(self.floods.take(session)); // What it has begun to say is not obeyed any more.
         let is_told = session.is_told;
         self.count_end(label, is_told);
         self.fanout.enqueue(connection);
@@ -536,7 +572,10 @@ impl State {
 
     /// Forgets a connection and closes its socket.
     pub(super) fn remove(&mut self, connection: ConnectionId, label: CloseReason) {
-        let Some(session) = self.sessions.remove(connection) else { return };
+        let Some(mut session) = self.sessions.remove(connection) else { return };
+        self.floods.forget(connection, &mut session);
+        #[cfg(feature = "testing")]
+        self.faults.forget(connection);
         if session.phase == Phase::Open {
             self.count_end(label, session.is_told);
         }
@@ -562,6 +601,7 @@ impl State {
     pub(super) fn publish_counters(&mut self) {
         self.counters.connections = self.sessions.len() as u64;
         self.counters.subscriptions = self.fanout.subscriptions() as u64;
+        self.counters.unfinished_bytes = self.floods.held_bytes() as u64;
         self.counters.fanout = self.fanout.counters();
     }
 }

@@ -3,14 +3,26 @@
 //! `{"type":"panic","at":"flush"}` makes the next flush of the connection panic, and so on for each [`Place`]. A request
 //! with the header `x-panic` panics while it is answered. A handshake with the header `x-await-reload` is answered, and
 //! its connection joins the worker only after the next reload. `{"type":"hang","seconds":9}` holds the whole worker up.
+//!
+//! A conformance suite of WebSocket wants its messages back. Where it calls ([`ECHO_AGENT`]), the session answers each
+//! message with itself in the place of carrying out a command, and takes any number of fragments. All else of the
+//! session is as ever.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use hyper::Request;
+use hyper::header::USER_AGENT;
 use serde::Deserialize;
 use tickcast_hub::ConnectionId;
+use tickcast_protocol::Opcode;
 
+use super::core::State;
 use crate::node::Node;
+use crate::transport::websocket::reader::Event;
+
+/// What the `User-Agent` of the Autobahn suite begins with.
+const ECHO_AGENT: &str = "AutobahnTestSuite/";
 
 /// Where in the life of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -33,16 +45,20 @@ enum Order {
     Hang { seconds: u64 },
 }
 
-/// The panics that connections have asked for.
+/// What connections have asked for.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<(ConnectionId, Place)>);
+pub(super) struct Faults {
+    panics: Vec<(ConnectionId, Place)>,
+    /// Those that want their messages back.
+    echoes: HashSet<ConnectionId>,
+}
 
 impl Faults {
     /// Takes the text of a command; false if it is not for this module.
     pub(super) fn order(&mut self, connection: ConnectionId, text: &str) -> bool {
         match serde_json::from_str::<Order>(text) {
             Ok(Order::Panic { at }) => {
-                self.0.push((connection, at));
+                self.panics.push((connection, at));
                 self.strike(connection, Place::Command);
             }
             Ok(Order::Hang { seconds }) => hang(Duration::from_secs(seconds)),
@@ -53,11 +69,47 @@ impl Faults {
 
     /// Panics if the connection has asked for it.
     pub(super) fn strike(&mut self, connection: ConnectionId, place: Place) {
-        if let Some(index) = self.0.iter().position(|fault| *fault == (connection, place)) {
-            self.0.swap_remove(index);
+        if let Some(index) = self.panics.iter().position(|fault| *fault == (connection, place)) {
+            self.panics.swap_remove(index);
             strike(place);
         }
     }
+
+    /// The connection wants its messages back.
+    pub(super) fn set_echo(&mut self, connection: ConnectionId) {
+        self.echoes.insert(connection);
+    }
+
+    pub(super) fn is_echo(&self, connection: ConnectionId) -> bool {
+        self.echoes.contains(&connection)
+    }
+
+    /// The next connection with this number has asked for nothing.
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
+        self.echoes.remove(&connection);
+    }
+}
+
+impl State {
+    /// Answers a message with itself; false if that was not asked for.
+    pub(super) fn echo(&mut self, connection: ConnectionId, message: &Event<'_>) -> bool {
+        let (opcode, payload) = match message {
+            Event::Text(text) => (Opcode::Text, text.as_bytes()),
+            Event::Binary(bytes) => (Opcode::Binary, *bytes),
+            Event::Ping(_) | Event::Pong(_) | Event::Close(_) => return false,
+        };
+        let is_echo = self.faults.is_echo(connection);
+        if is_echo {
+            self.sessions.control(connection, opcode, payload);
+        }
+        is_echo
+    }
+}
+
+/// Whether the peer of a handshake wants its messages back.
+pub(super) fn asks_for_echo<B>(request: &Request<B>) -> bool {
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.is_some_and(|agent| agent.starts_with(ECHO_AGENT))
 }
 
 /// The keys at the time of a handshake that is to wait until there are others.

@@ -105,8 +105,11 @@ fn keep_rest(session: &mut Session, plan: &tickcast_hub::Plan, written: usize, u
     }
     let output = session.output.get_or_insert_default();
     if let Some(publication) = plan.shared() {
-        **output = Output { shared: Some((publication.clone(), written)), bytes: Vec::new() };
+        **output = Output { shared: Some((publication.clone(), written)), ..Output::default() };
     } else {
+        if written >= output.bytes.len() {
+            output.pongs = 0; // What waited is out; the rest of a publication follows.
+        }
         output.bytes.clear();
         output.bytes.extend_from_slice(&plan.bytes()[written..written + unfinished]);
     }

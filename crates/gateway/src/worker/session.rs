@@ -74,6 +74,8 @@ pub(crate) struct Output {
     pub(crate) shared: Option<(Arc<Publication>, usize)>,
     /// The rest of a frame that was begun, then replies.
     pub(crate) bytes: Vec<u8>,
+    /// Pongs among them.
+    pub(crate) pongs: u8,
 }
 
 impl Session {

@@ -34,6 +34,7 @@ impl State {
         }
         self.follow_config();
         self.close_stalled();
+        self.look_at_floods();
         self.look_around(ticks);
     }
 

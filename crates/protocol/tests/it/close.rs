@@ -37,9 +37,14 @@ fn about(code: CloseCode) -> &'static str {
         CloseCode::NORMAL => "You closed the connection.",
         CloseCode::PROTOCOL_ERROR => "A frame of yours breaks RFC 6455.",
         CloseCode::INVALID_TEXT => "A text of yours is not UTF-8.",
-        CloseCode::POLICY => "You sent one message in more than 64 fragments, or five wrong keys.",
+        CloseCode::POLICY => {
+            "You sent one message in more than 64 fragments or for longer than 30 seconds, more than 100 pings and pongs in a second, pings without taking the pongs, or five wrong keys."
+        }
         CloseCode::TOO_BIG => "A message of yours is larger than a command can be.",
         CloseCode::RESTART => "The node stops, or the connection is old; a `goaway` came before.",
+        CloseCode::TRY_LATER => {
+            "The node holds as much of unfinished messages as it may, and yours was one."
+        }
         CloseCode::SLOW_CONSUMER => {
             "Data was waiting for you, and for 30 seconds you took none of it."
         }

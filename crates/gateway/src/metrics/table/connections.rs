@@ -39,7 +39,7 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_closed_total",
-        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; max_age: did not go by itself when it was old; internal: serving it panicked.",
+        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; protocol_error: a frame broke RFC 6455, or was too large; flood: too many fragments, pings or pongs, or a message without an end; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; max_age: did not go by itself when it was old; internal: serving it panicked.",
         &["transport", "reason"],
         |s, out| {
             for (reason, text) in CloseReason::TEXTS.iter().enumerate() {
@@ -99,6 +99,12 @@ pub(super) const CONNECTIONS: &[Row] = &[
         "Connections whose client hung up while it waited to be let in. Nothing was done for them.",
         &[],
         |s, out| out.value(&[], s.events.admissions_abandoned()),
+    ),
+    gauge(
+        "tickcast_input_unfinished_bytes",
+        "Memory that holds messages of clients that are not complete, and input of clients that do not take their replies.",
+        &["transport"],
+        |s, out| out.value(&[WEBSOCKET], s.sum(|worker| worker.unfinished_bytes)),
     ),
     gauge(
         "tickcast_output_pending_bytes",

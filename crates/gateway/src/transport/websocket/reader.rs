@@ -6,7 +6,24 @@
 use tickcast_protocol::{CloseCode, Opcode};
 
 /// Fragments of one message. Real clients send commands in one frame; proxies cut them into a handful.
-const FRAGMENTS_MAX: u32 = 64;
+pub(crate) const FRAGMENTS_MAX: u32 = 64;
+
+/// Frames that one call reads. The smallest have 6 bytes, and ten thousand of them in one read would keep others waiting.
+const FRAMES_MAX: usize = 1024;
+
+/// Room that a reader may hold beyond what is in it before it gives the rest back, in bytes.
+const SPARE_BYTES: usize = 4096;
+
+/// What one read may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes of a message: checked on the header, before anything is kept.
+    pub(crate) message_max: usize,
+    /// Fragments of a message.
+    pub(crate) fragments_max: u32,
+    /// The second in which it happens, by the worker's clock.
+    pub(crate) second: u32,
+}
 
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,7 +31,7 @@ pub(crate) enum Event<'a> {
     /// A whole text message.
     Text(&'a str),
     /// A whole binary message, which no command is.
-    Binary,
+    Binary(&'a [u8]),
     /// A ping to be answered with the same payload.
     Ping(&'a [u8]),
     /// A pong, with the payload of the ping that it answers.
@@ -47,6 +64,8 @@ pub(crate) struct Reader {
     /// Bytes of frames that are not complete or not handled yet.
     input: Vec<u8>,
     message: Option<Message>,
+    /// The second in which the oldest of what is incomplete began.
+    begun: u32,
 }
 
 /// A fragmented message that is not complete yet.
@@ -55,6 +74,8 @@ struct Message {
     is_text: bool,
     fragments: u32,
     payload: Vec<u8>,
+    /// Bytes of the payload that are known to be whole characters.
+    checked: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,16 +91,24 @@ struct Header {
 impl Reader {
     /// Reads the frames in `input` and what `slot` kept of earlier reads, and hands each event to `handle`.
     ///
-    /// `message_max` bounds a message, in bytes: it is checked on the header, before anything is kept.
+    /// Nothing is allocated for a length that a header declares: what is kept is what has come. True if there are more
+    /// frames than one call reads: they are read by the next.
     pub(crate) fn read(
         slot: &mut Option<Box<Self>>,
         input: &mut [u8],
-        message_max: usize,
+        bounds: Bounds,
         mut handle: impl FnMut(Event<'_>) -> Flow,
-    ) -> Result<(), Violation> {
-        let (mut kept, mut message) =
-            slot.take().map_or_else(Default::default, |reader| (reader.input, reader.message));
-        let mut frames = Frames { message: &mut message, message_max, handle: &mut handle };
+    ) -> Result<bool, Violation> {
+        let fresh = || Self { begun: bounds.second, ..Self::default() };
+        let Self { input: mut kept, mut message, begun } =
+            slot.take().map_or_else(fresh, |reader| *reader);
+        let mut frames = Frames {
+            message: &mut message,
+            bounds,
+            is_done: false,
+            has_more: false,
+            handle: &mut handle,
+        };
         if kept.is_empty() {
             let (used, flow) = frames.read(input)?;
             if flow != Flow::Stop {
@@ -88,26 +117,60 @@ impl Reader {
         } else {
             kept.extend_from_slice(input);
             let (used, flow) = frames.read(&mut kept)?;
-            if flow == Flow::Stop { kept.clear() } else { drop(kept.drain(..used)) }
+            if flow == Flow::Stop {
+                kept.clear();
+            } else {
+                drop(kept.drain(..used));
+            }
+            if kept.capacity() - kept.len() > kept.len() + SPARE_BYTES {
+                kept.shrink_to_fit();
+            }
         }
+        let has_more = frames.has_more;
+        let begun = if frames.is_done { bounds.second } else { begun };
         if !kept.is_empty() || message.is_some() {
-            *slot = Some(Box::new(Self { input: kept, message }));
+            *slot = Some(Box::new(Self { input: kept, message, begun }));
         }
-        Ok(())
+        Ok(has_more)
+    }
+
+    /// The second in which the oldest of what is incomplete began.
+    pub(crate) const fn begun(&self) -> u32 {
+        self.begun
+    }
+
+    /// Counts the time anew: it was this side that did not read.
+    pub(crate) const fn restart(&mut self, second: u32) {
+        self.begun = second;
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.input.capacity()
+            + self.message.as_ref().map_or(0, |message| message.payload.capacity())
     }
 }
 
 struct Frames<'a, H> {
     message: &'a mut Option<Message>,
-    message_max: usize,
+    bounds: Bounds,
+    /// A message is complete, or a control frame outside of one.
+    is_done: bool,
+    /// As many frames were read as may be, and the input was not at its end.
+    has_more: bool,
     handle: &'a mut H,
 }
 
 impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
     /// Reads whole frames; answers how many bytes they took and whether to go on.
     fn read(&mut self, input: &mut [u8]) -> Result<(usize, Flow), Violation> {
-        let mut used = 0;
+        let (mut used, mut count) = (0, 0);
         while let Some(header) = self.header(&input[used..])? {
+            if count == FRAMES_MAX {
+                self.has_more = true;
+                break;
+            }
+            count += 1;
             let start = used + header.length;
             let Some(payload) = input.get_mut(start..start + header.payload) else { break };
             fastwebsockets::unmask(payload, header.mask);
@@ -163,7 +226,7 @@ impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
             }
             (_, message) => {
                 let before = message.as_ref().map_or(0, |message| message.payload.len());
-                if payload.saturating_add(before as u64) > self.message_max as u64 {
+                if payload.saturating_add(before as u64) > self.bounds.message_max as u64 {
                     return Err(too_big());
                 }
                 Ok(())
@@ -172,6 +235,7 @@ impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
     }
 
     fn frame(&mut self, header: Header, payload: &[u8]) -> Result<Flow, Violation> {
+        self.is_done |= self.message.is_none() && (header.opcode.is_control() || header.is_final);
         match header.opcode {
             Opcode::Ping => Ok((self.handle)(Event::Ping(payload))),
             Opcode::Pong => Ok((self.handle)(Event::Pong(payload))),
@@ -197,16 +261,19 @@ impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
             is_text: opcode == Opcode::Text,
             fragments: 0,
             payload: Vec::new(),
+            checked: 0,
         });
         message.fragments += 1;
-        if message.fragments > FRAGMENTS_MAX {
+        if message.fragments > self.bounds.fragments_max {
             return Err(Violation {
                 code: CloseCode::POLICY,
                 reason: "more than 64 fragments in one message",
             });
         }
         message.payload.extend_from_slice(payload);
+        message.check_text()?;
         if is_final {
+            self.is_done = true;
             return self.message_event(message.is_text, &message.payload);
         }
         *self.message = Some(message);
@@ -215,12 +282,26 @@ impl<H: FnMut(Event<'_>) -> Flow> Frames<'_, H> {
 
     fn message_event(&mut self, is_text: bool, payload: &[u8]) -> Result<Flow, Violation> {
         if !is_text {
-            return Ok((self.handle)(Event::Binary));
+            return Ok((self.handle)(Event::Binary(payload)));
         }
-        match std::str::from_utf8(payload) {
-            Ok(text) => Ok((self.handle)(Event::Text(text))),
-            Err(_) => Err(Violation { code: CloseCode::INVALID_TEXT, reason: "text is not UTF-8" }),
+        let text = std::str::from_utf8(payload).map_err(|_not_text| invalid_text())?;
+        Ok((self.handle)(Event::Text(text)))
+    }
+}
+
+impl Message {
+    /// Finds what is no text in the fragment where it stands, so that no more of it is kept.
+    fn check_text(&mut self) -> Result<(), Violation> {
+        if !self.is_text {
+            return Ok(());
         }
+        match std::str::from_utf8(&self.payload[self.checked..]) {
+            Ok(text) => self.checked += text.len(),
+            // A character may be cut between two fragments.
+            Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+            Err(_) => return Err(invalid_text()),
+        }
+        Ok(())
     }
 }
 
@@ -246,6 +327,10 @@ fn close_code(payload: &[u8]) -> Result<Option<CloseCode>, Violation> {
 
 const fn protocol_error(reason: &'static str) -> Violation {
     Violation { code: CloseCode::PROTOCOL_ERROR, reason }
+}
+
+const fn invalid_text() -> Violation {
+    Violation { code: CloseCode::INVALID_TEXT, reason: "text is not UTF-8" }
 }
 
 const fn too_big() -> Violation {

@@ -90,8 +90,7 @@ async fn a_command_may_come_in_fragments_with_control_frames_between() {
 async fn what_breaks_the_protocol_is_closed_with_its_code() {
     let node = Node::start().await;
     let unmasked = [b"\x81\x0f", PING.as_bytes()].concat();
-    let too_big = [&[0x81, 0xff][..], &(1u64 << 20).to_be_bytes()].concat();
-    let largest = [&[0x81, 0xff][..], &u64::MAX.to_be_bytes()].concat();
+    let announced = |length: u64| [&[0x81, 0xff][..], &length.to_be_bytes()].concat();
     let many_fragments =
         [frame(false, Opcode::Text, " "), frame(false, Opcode::Continuation, " ").repeat(64)]
             .concat();
@@ -100,28 +99,51 @@ async fn what_breaks_the_protocol_is_closed_with_its_code() {
     let with_mask = |head: &[u8]| [head, &[0; 4]].concat();
     for (what, bytes, code) in [
         ("unmasked", unmasked, 1002),
-        ("reserved bit", with_mask(b"\xc1\x80"), 1002),
-        ("reserved opcode", with_mask(b"\x83\x80"), 1002),
-        ("reserved control opcode", with_mask(b"\x8b\x80"), 1002),
         ("fragmented ping", frame(false, Opcode::Ping, ""), 1002),
+        ("fragmented pong", frame(false, Opcode::Pong, ""), 1002),
+        ("fragmented close", frame(false, Opcode::Close, ""), 1002),
         ("long ping", frame(true, Opcode::Ping, [0; 126]), 1002),
+        ("long pong", frame(true, Opcode::Pong, [0; 126]), 1002),
+        ("long close", frame(true, Opcode::Close, [b'x'; 126]), 1002),
         ("continuation of nothing", frame(true, Opcode::Continuation, PING), 1002),
         ("text inside a message", frame(false, Opcode::Text, "").repeat(2), 1002),
         ("long form of a short length", with_mask(b"\x81\xfe\x00\x01"), 1002),
+        ("longest form of a long length", with_mask(&announced(0xffff)), 1002),
         ("close of one byte", frame(true, Opcode::Close, b"\x03"), 1002),
-        ("close with 1005", frame(true, Opcode::Close, b"\x03\xed"), 1002),
-        ("close with 5000", frame(true, Opcode::Close, b"\x13\x88"), 1002),
         ("not UTF-8", frame(true, Opcode::Text, b"\"\xff\""), 1007),
         ("not UTF-8 across fragments", split_character, 1007),
         ("not UTF-8 in a close reason", frame(true, Opcode::Close, b"\x03\xe8\xff"), 1007),
-        ("a megabyte announced", too_big, 1009),
-        ("more than there is", largest, 1009),
+        ("a megabyte announced", announced(1 << 20), 1009),
+        ("a gigabyte announced", announced(1 << 30), 1009),
+        ("the top bit of the length", announced(1 << 63), 1009),
+        ("more than there is", announced(u64::MAX), 1009),
         ("too many fragments", many_fragments, 1008),
     ] {
         let mut raw = upgraded(&node).await;
         raw.write(bytes).await;
         assert_eq!(raw.closed().await, code, "{what}");
     }
+}
+
+#[tokio::test]
+async fn what_the_protocol_has_reserved_is_closed_with_1002() {
+    let node = Node::start().await;
+    let opcodes = [3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map(|opcode| vec![0x80 | opcode, 0x80]);
+    let bits = [0x40, 0x20, 0x10, 0x70].map(|bits| vec![0x81 | bits, 0x80]);
+    for mut bytes in opcodes.into_iter().chain(bits) {
+        let mut raw = upgraded(&node).await;
+        bytes.extend([0; 4]);
+        raw.write(&bytes).await;
+        assert_eq!(raw.closed().await, 1002, "{bytes:x?}");
+    }
+    for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
+        let mut raw = upgraded(&node).await;
+        raw.write(frame(true, Opcode::Close, code.to_be_bytes())).await;
+        assert_eq!(raw.closed().await, 1002, "a close with {code}");
+    }
+    let breaches =
+        r#"tickcast_connections_closed_total{transport="websocket",reason="protocol_error"}"#;
+    node.until_metric(breaches, |closed| closed == 24.0).await;
 }
 
 #[tokio::test]

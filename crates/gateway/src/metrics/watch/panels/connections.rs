@@ -116,6 +116,12 @@ pub(super) const PANELS: &[Panel] = &[
         &[query("{{instance}}", "sum by (instance) (tickcast_slow_consumers{*})")],
     ),
     lines(
+        "Unfinished input",
+        Bytes,
+        "Memory that holds messages of clients that are not complete. It is bounded per worker; who goes on beyond it is closed with 1013.",
+        &[query("{{instance}}", "sum by (instance) (tickcast_input_unfinished_bytes{*})")],
+    ),
+    lines(
         "Waiting for full sockets",
         Bytes,
         "Bytes in the node that wait for full sockets: the rest of a frame that was begun, and replies. Publications wait in the log, not here.",
