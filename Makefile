@@ -2,7 +2,7 @@
 
 BIN := target/release
 
-.PHONY: run cluster cluster-test test autobahn check bench docs pictures simulate chaos rolls setup fmt
+.PHONY: run cluster cluster-test test autobahn check bench docs pictures simulate chaos rolls fuzz setup fmt
 
 ## run: the gateway with a live demo feed on http://127.0.0.1:8080
 run:
@@ -63,6 +63,11 @@ chaos:
 ROLLS := 20
 rolls:
 	TICKCAST_ROLLS=$(ROLLS) cargo test -p tickcast --test storm all_nodes_are_replaced -- --nocapture
+
+## fuzz: what reads the bytes of strangers, under libFuzzer; for example `make fuzz SECONDS=3600` for an hour per target
+SECONDS := 600
+fuzz:
+	scripts/fuzz $(SECONDS)
 
 ## setup: what the tests need beside the Rust toolchain, Node.js and Python
 setup:

@@ -9,6 +9,9 @@ mod commands;
 mod dial;
 mod driver;
 mod envelope;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod link;
 mod names;

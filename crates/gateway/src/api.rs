@@ -47,7 +47,7 @@ fn json(status: StatusCode, text: Vec<u8>) -> Answer {
 }
 
 /// Reads a topic as it stands in a path: percent-encoded.
-fn read_topic(raw: &str) -> Result<Topic, Problem> {
+pub(crate) fn read_topic(raw: &str) -> Result<Topic, Problem> {
     let name = text::percent_decode(raw)
         .map_err(|error| Problem::new(ErrorCode::BadTopic, error.to_string()))?;
     Topic::new(&name).map_err(|error| Problem::new(ErrorCode::BadTopic, error.to_string()))

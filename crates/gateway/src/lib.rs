@@ -9,6 +9,9 @@ pub mod server;
 
 pub mod cli;
 pub mod demo;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod logging;
 pub mod rlimit;
 pub mod systemd;

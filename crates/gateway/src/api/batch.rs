@@ -66,16 +66,16 @@ where
 
 /// A batch, taken apart.
 #[derive(Debug, Default)]
-struct Batch {
+pub(crate) struct Batch {
     /// The good items.
-    items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
     /// What becomes of each item, the refused ones too, in the order of the body.
-    fates: Vec<Fate>,
+    pub(crate) fates: Vec<Fate>,
 }
 
 /// What becomes of an item.
 #[derive(Debug)]
-enum Fate {
+pub(crate) enum Fate {
     /// It is published; its result comes with the next one of the node.
     Sent(Topic),
     /// It is not.
@@ -107,7 +107,7 @@ struct TopicField {
 impl Batch {
     /// Reads a whole body. `key` is the one of the request: the item at `n` then has `key/n`.
     /// An item whose topic `judge` refuses is refused.
-    fn read(
+    pub(crate) fn read(
         body: &Bytes,
         limits: &Limits,
         key: Option<&str>,

@@ -77,7 +77,7 @@ pub(super) fn admit(
 }
 
 /// Reads the idempotency key of a request.
-pub(super) fn read_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(crate) fn read_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).into_iter();
     let Some(first) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -95,7 +95,7 @@ pub(super) fn read_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 /// Checks that the body is exactly one JSON text in UTF-8, once, and gives it without the white space around it.
 ///
 /// What lies between the first and the last byte of the JSON text is never changed.
-fn read_payload(body: &Bytes) -> Result<Bytes, Problem> {
+pub(crate) fn read_payload(body: &Bytes) -> Result<Bytes, Problem> {
     if body.is_empty() {
         return Err(Problem::new(ErrorCode::BadJson, "the body is empty; it is the payload"));
     }

@@ -51,7 +51,10 @@ fn no_value(topic: &Topic) -> Problem {
 }
 
 /// Reads `history`, the only option of this route.
-fn read_history_option(query: Option<&str>, max: usize) -> Result<Option<usize>, Problem> {
+pub(crate) fn read_history_option(
+    query: Option<&str>,
+    max: usize,
+) -> Result<Option<usize>, Problem> {
     let bad = |detail: String| Err(Problem::new(ErrorCode::BadOption, detail));
     let mut history = None;
     for (key, value) in text::pairs(query) {
@@ -123,7 +126,7 @@ fn unless_held(headers: &HeaderMap, position: Position, body: impl FnOnce() -> V
 /// `If-None-Match` (RFC 9110, section 13.1.2): weak comparison with each of a list, or `*` for anything.
 ///
 /// Splitting at commas is enough: a tag of somebody else that contains one cannot become one of ours by it.
-fn is_held(headers: &HeaderMap, tag: &str) -> bool {
+pub(crate) fn is_held(headers: &HeaderMap, tag: &str) -> bool {
     let values = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
     let mut candidates = values.flat_map(|value| value.split(',')).map(str::trim);
     candidates.any(|held| held == "*" || held.strip_prefix("W/").unwrap_or(held) == tag)

@@ -149,6 +149,12 @@ impl Reader {
         self.input.capacity()
             + self.message.as_ref().map_or(0, |message| message.payload.capacity())
     }
+
+    /// Bytes of frames that are not complete or not handled yet.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unread_bytes(&self) -> usize {
+        self.input.len()
+    }
 }
 
 struct Frames<'a, H> {
