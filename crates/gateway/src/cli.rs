@@ -2,9 +2,12 @@
 //!
 //! `main` parses a [`Cli`] and runs the node for [`Command::Dev`] and [`Command::Serve`]; the client verbs run here and
 //! use nothing but the public HTTP and WebSocket interface, as any other client would.
-//! Exit codes: 0 done, 1 failed, 2 the command line itself is wrong.
+//! Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 
+mod check;
 mod client;
+mod completions;
+mod config;
 mod doctor;
 mod drain;
 mod health;
@@ -12,22 +15,32 @@ mod key;
 mod publish;
 #[cfg(test)]
 mod reference;
+mod report;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use tickcast_protocol::{Mode, Position, Rate, Topic};
 
+pub use check::CheckArgs;
 pub use client::{GatewayUrl, GatewayUrlError};
+pub use completions::{CompletionShell, CompletionsArgs};
+pub use config::ConfigArgs;
 pub use key::KeyArgs;
+pub use report::{check_command, report};
 
-use crate::config::{Flags, Secret};
+use crate::config::{Flags, Inputs, Secret, misnamed_of_clients};
+
+/// Exit code: the command line or the configuration is wrong.
+pub const USAGE: u8 = 2;
 
 /// Everything that was said on the command line.
 #[derive(Debug, Clone, Parser)]
@@ -61,6 +74,10 @@ pub enum Command {
     Pub(PublishArgs),
     /// Subscribe to topics and print what arrives
     Sub(SubscribeArgs),
+    /// Say everything that is wrong with a configuration, before a node reads it
+    Check(CheckArgs),
+    /// Show the configuration in force and where each value came from, or all there is to set
+    Config(ConfigArgs),
     /// Look for what is wrong with this machine, the configuration and Redis
     Doctor(DoctorArgs),
     /// Ask a node whether it is ready, through its admin listener
@@ -69,6 +86,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// Make keys, which machines publish, subscribe and administer with
     Key(KeyArgs),
+    /// Print a script that completes command lines in a shell
+    Completions(CompletionsArgs),
 }
 
 /// Flags of a node. Each stands above the same setting in the environment and in the file.
@@ -112,6 +131,11 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// What a node that is started with these flags reads.
+    pub fn inputs(&self) -> Inputs {
+        Inputs::new(self.config.as_deref(), environment(), self.flags())
+    }
+
     /// The settings that were given.
     pub fn flags(&self) -> Flags {
         let given = [
@@ -159,16 +183,31 @@ pub struct DevArgs {
 }
 
 impl DevArgs {
+    /// What a node that is started with these flags reads.
+    pub fn inputs(&self) -> Inputs {
+        Inputs::new(self.node.config.as_deref(), environment(), self.flags())
+    }
+
     /// The settings that were given, and what `dev` opens: pages of any origin, publishing over WebSocket. Its end is a
     /// matter of seconds: no load balancer has to notice it first.
     pub fn flags(&self) -> Flags {
         let mut flags = self.node.flags();
-        flags.set("dev", "cors.origins", r#"["*"]"#);
-        flags.set("dev", "websocket.publish", "true");
+        flags.impose("dev", "cors.origins", r#"["*"]"#);
+        flags.impose("dev", "websocket.publish", "true");
         flags.suggest("dev", "drain.delay", "0s");
         flags.suggest("dev", "drain.timeout", "2s");
         flags
     }
+}
+
+/// How something is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// Flags of `doctor`.
@@ -438,10 +477,26 @@ fn position(text: &str) -> Result<Position, String> {
     parts.ok_or_else(|| "expected an epoch, a colon and an offset, such as k3f9:1042".to_owned())
 }
 
-/// The environment as far as it is text; a variable that is not cannot be one of ours.
+/// The environment. Bytes that are not text have U+FFFD in their place, by which the configuration knows them.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+/// Warns of variables that look like those of the client verbs and are not read.
+fn warn_of_misnamed_variables() {
+    let names: Vec<String> = environment().map(|(name, _)| name).collect();
+    for (name, meant) in misnamed_of_clients(names.iter().map(String::as_str)) {
+        let warning = format!("`{name}` is ignored; did you mean `{meant}`?");
+        // A closed standard error is no reason not to do what was asked for.
+        drop(writeln!(std::io::stderr(), "tickcast: {warning}"));
+    }
+}
+
+/// One JSON value, on standard output.
+fn print_json(value: &impl Serialize) -> std::io::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(std::io::stdout(), "{text}")
 }
 
 /// May a stream show colors? Only a terminal may, and not with `NO_COLOR` set to anything.
@@ -470,6 +525,7 @@ impl DoctorArgs {
 impl HealthArgs {
     /// Runs `tickcast health`.
     pub fn run(&self) -> ExitCode {
+        warn_of_misnamed_variables();
         finish(health::run(self))
     }
 }
@@ -477,6 +533,7 @@ impl HealthArgs {
 impl DrainArgs {
     /// Runs `tickcast drain`.
     pub fn run(&self) -> ExitCode {
+        warn_of_misnamed_variables();
         finish(drain::run(self))
     }
 }
@@ -484,6 +541,7 @@ impl DrainArgs {
 impl PublishArgs {
     /// Runs `tickcast pub`.
     pub fn run(self) -> ExitCode {
+        warn_of_misnamed_variables();
         finish(publish::run(self))
     }
 }
@@ -491,6 +549,7 @@ impl PublishArgs {
 impl SubscribeArgs {
     /// Runs `tickcast sub`.
     pub fn run(self) -> ExitCode {
+        warn_of_misnamed_variables();
         finish(self.check().map_err(Failure::Usage).and_then(|()| subscribe::run(self)))
     }
 }
@@ -503,7 +562,7 @@ fn finish(outcome: Result<(), Failure>) -> ExitCode {
     // If standard error is gone there is nobody left to tell; the exit code still says it.
     drop(writeln!(std::io::stderr(), "tickcast: {failure}"));
     match failure {
-        Failure::Usage(_) => ExitCode::from(2),
+        Failure::Usage(_) => ExitCode::from(USAGE),
         Failure::Failed(_) => ExitCode::FAILURE,
     }
 }

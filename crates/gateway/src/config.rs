@@ -9,16 +9,23 @@
 pub(crate) mod access;
 mod budget;
 mod check;
+mod effective;
+mod environment;
+mod flags;
 mod list;
 mod live;
 mod network;
+mod place;
 mod redis;
 mod reference;
 mod reload;
 mod report;
+mod sample;
+mod schema;
 mod secret;
 mod setting;
 mod source;
+mod suggest;
 #[cfg(test)]
 mod tests;
 
@@ -33,17 +40,21 @@ use toml::{Table, Value};
 
 pub use access::{AccessKey, KeyHash, KeyName, Right, Rights, SubscribeRule};
 pub(crate) use check::is_origin;
+pub use effective::{Effective, Loaded, effective_file};
+pub use environment::misnamed_of_clients;
+pub use flags::Flags;
 pub(crate) use live::Live;
 pub use network::{Network, NetworkError, ProxyProtocol};
+pub use place::Place;
 pub use reference::reference_markdown;
 pub use reload::{Change, Inputs};
-pub use report::{ConfigErrors, Origin, Problem, Warning};
+pub use report::{ConfigErrors, Level, Origin, Problem};
+pub use sample::reference_file;
+pub use schema::schema;
 pub use secret::Secret;
-pub use setting::{Key, LogFormat, Setting, Size};
-pub use source::Flags;
+pub use setting::{Form, Key, LogFormat, Setting, Size};
 
 use setting::{Compare as _, Section, section};
-use source::Sources;
 
 /// The configuration of one node, complete and checked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -368,8 +379,17 @@ impl Topics {
 
     /// Whether any topic is closed.
     pub(crate) fn has_closed(&self) -> bool {
-        let mut all = self.patterns.iter().map(|pattern| pattern.options).chain([self.defaults]);
-        all.any(|options| options.subscribe == SubscribeRule::Closed)
+        self.first_closed().is_some()
+    }
+
+    /// The setting that closes topics, if one does.
+    fn first_closed(&self) -> Option<String> {
+        let is_closed = |options: &TopicOptions| options.subscribe == SubscribeRule::Closed;
+        let pattern = self.patterns.iter().position(|pattern| is_closed(&pattern.options));
+        match pattern {
+            _ if is_closed(&self.defaults) => Some("topics.subscribe".to_owned()),
+            number => number.map(|number| format!("topics.pattern[{number}].subscribe")),
+        }
     }
 }
 
@@ -440,7 +460,7 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
 impl Config {
     /// Puts the configuration together from all sources and checks it.
     ///
-    /// `env` is the whole environment: only names that begin with `TICKCAST__` are looked at.
+    /// `env` is the whole environment: only names that begin with `TICKCAST_` are looked at.
     ///
     /// # Errors
     /// Everything that is wrong, in every source, at once.
@@ -448,28 +468,8 @@ impl Config {
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
         flags: Flags,
-    ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
-        let (suggested, given) = flags.into_parts();
-        let mut sources = Sources::default();
-        sources.add_flags(suggested);
-        if let Some(file) = file {
-            sources.add_file(file);
-        }
-        sources.add_env(env);
-        sources.add_flags(given);
-        sources.add_keys_file();
-        let (mut config, origins, mut problems) = sources.resolve();
-        problems.extend(redis::read_url_file(&mut config.broker.redis, &origins));
-
-        // The checks run on whatever could be read, so that one run of the program shows all there is to fix.
-        let findings = check::check(&config, check::open_files_max());
-        problems.extend(findings.problems);
-        let problems: Vec<_> = problems.into_iter().map(|problem| problem.at(&origins)).collect();
-        if problems.is_empty() {
-            Ok((config, findings.warnings))
-        } else {
-            Err(ConfigErrors::new(problems))
-        }
+    ) -> Result<(Self, Vec<Problem>), ConfigErrors> {
+        Loaded::load(file, env, flags).map(|loaded| (loaded.config, loaded.warnings))
     }
 
     /// What a node that runs with this configuration makes of another one: the changes, in reading order, and in `after`
@@ -497,13 +497,8 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn check(&self) -> Result<Vec<Warning>, ConfigErrors> {
-        let findings = check::check(self, check::open_files_max());
-        if findings.problems.is_empty() {
-            Ok(findings.warnings)
-        } else {
-            Err(ConfigErrors::new(findings.problems))
-        }
+    pub fn check(&self) -> Result<Vec<Problem>, ConfigErrors> {
+        ConfigErrors::sift(check::check(self, check::open_files_max()).0)
     }
 
     /// Open connections on the public listener at most: never more than the limit on open files leaves room for.
@@ -512,6 +507,14 @@ impl Config {
         match self.server.max_connections {
             0 => fitting,
             count => count.min(fitting),
+        }
+    }
+
+    /// Worker threads: one per core unless a number is set.
+    pub fn workers(&self) -> usize {
+        match self.server.workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            count => count,
         }
     }
 

@@ -8,38 +8,37 @@ use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tickcast::cli::{self, Cli, Command};
-use tickcast::config::{Config, Flags, Inputs};
+use tickcast::cli::{self, Cli, Command, USAGE};
+use tickcast::config::{Config, ConfigErrors, Inputs};
 use tickcast::demo::{Feed, Welcome, program};
 use tickcast::{logging, rlimit, server::Server, systemd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// The command line or the configuration is wrong.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::parse().command() {
         Command::Dev(args) => {
             let feed = (!args.no_feed).then(|| Feed::new(args.seed));
-            run_node(args.node.config.as_deref(), args.flags(), Some(feed))
+            run_node(args.inputs(), Some(feed))
         }
-        Command::Serve(args) => run_node(args.config.as_deref(), args.flags(), None),
+        Command::Serve(args) => run_node(args.inputs(), None),
         Command::Pub(args) => args.run(),
         Command::Sub(args) => args.run(),
+        Command::Check(args) => args.run(),
+        Command::Config(args) => args.run(),
         Command::Doctor(args) => args.run(),
         Command::Health(args) => args.run(),
         Command::Drain(args) => args.run(),
         Command::Key(args) => args.run(),
+        Command::Completions(args) => args.run(),
     }
 }
 
 /// Runs a node until it is told to stop. `dev` is set for the verb of that name, with its feed.
-fn run_node(file: Option<&std::path::Path>, flags: Flags, dev: Option<Option<Feed>>) -> ExitCode {
+fn run_node(inputs: Inputs, dev: Option<Option<Feed>>) -> ExitCode {
     rlimit::raise_open_files();
-    let inputs = Inputs::new(file, cli::environment(), flags);
     let (config, warnings) = match inputs.load() {
         Ok(loaded) => loaded,
-        Err(errors) => return complain(&errors, USAGE),
+        Err(errors) => return refuse(errors, &inputs),
     };
     let _log = match logging::init(config.log.format, &config.log.filter) {
         Ok(guard) => guard,
@@ -251,6 +250,13 @@ impl Signals {
             }
         }
     }
+}
+
+/// Says everything that is wrong with the configuration, and how to check it when it is mended.
+fn refuse(errors: ConfigErrors, inputs: &Inputs) -> ExitCode {
+    let report = cli::report(&errors.into_all());
+    let command = cli::check_command(inputs);
+    complain(&format_args!("the node does not start\n\n{report}  run: {command}"), USAGE)
 }
 
 /// Says what is wrong on standard error.

@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod drain;
 mod line;
+pub(crate) mod listen;
 mod peer;
 pub(crate) mod proxy_protocol;
 mod refusal;
@@ -18,13 +19,15 @@ use std::time::{Duration, Instant};
 use tickcast_broker::{Broker, Inbound};
 use tickcast_hub::{Hub, HubLimits, Inbox};
 use tickcast_protocol::Topic;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::accept::Accepted;
 pub(crate) use self::admission::{Connections, Place, Places, waiting_max};
+pub(crate) use self::listen::BACKLOG;
+pub use self::listen::ListenError;
 pub(crate) use self::peer::Peer;
 pub(crate) use self::reload::Reloader;
 pub use self::reload::{ReloadError, Reloaded};
@@ -44,25 +47,16 @@ use crate::{admin, broker, systemd};
 /// How often the hub looks at ages. What is too old stays in memory for so long at most, never for a reader.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Connections that the kernel may complete before they are accepted: when a node is lost, all its clients come at once.
-/// The kernel takes no more than `net.core.somaxconn`.
-pub(crate) const BACKLOG: u32 = 4096;
-
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address could not be bound.
-    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The flag that sets it.
-        flag: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A worker thread could not be started.
-    #[error("cannot start worker {index}: {source}")]
+    #[error(
+        "cannot start worker {index}: {source}\n  fix: lower `server.workers`, or allow this user more threads\n  see: docs/reference/configuration.md#server\n  run: ulimit -u"
+    )]
     Worker {
         /// Its number.
         index: usize,
@@ -70,7 +64,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// The broker cannot be started.
-    #[error(transparent)]
+    #[error(
+        "{0}\n  fix: change the settings of the broker\n  see: docs/reference/configuration.md#brokerredis\n  run: tickcast doctor"
+    )]
     Broker(#[from] BrokerError),
 }
 
@@ -114,12 +110,12 @@ impl Server {
         make_broker: MakeBroker,
         ended: CancellationToken,
     ) -> Result<Self, StartError> {
-        let public = bind(config.server.listen, "--listen")?;
-        let admin = bind(config.server.admin_listen, "--admin-listen")?;
+        let public = listen::bind(config.server.listen, listen::PUBLIC)?;
+        let admin = listen::bind(config.server.admin_listen, listen::ADMIN)?;
         let (address, admin_address) =
             (local(&public, &config.server.listen), local(&admin, &config.server.admin_listen));
 
-        let count = worker_count(&config);
+        let count = config.workers();
         let wakes: Vec<Arc<Notify>> = (0..count).map(|_| Arc::default()).collect();
         let inboxes: Vec<Arc<Inbox>> = wakes
             .iter()
@@ -243,29 +239,9 @@ fn supervise(setup: worker::Setup) -> io::Result<()> {
     result
 }
 
-/// A socket that has an address and does not listen yet. It fails where something listens there already.
-pub(crate) fn bind_socket(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
-}
-
-fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
-    let listen = || bind_socket(address)?.listen(BACKLOG);
-    listen().map_err(|source| StartError::Listen { address, flag, source })
-}
-
 /// The address that was bound: with port 0 the kernel has chosen one.
 fn local(listener: &TcpListener, asked: &SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(*asked)
-}
-
-fn worker_count(config: &Config) -> usize {
-    match config.server.workers {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        count => count,
-    }
 }
 
 fn build_node(

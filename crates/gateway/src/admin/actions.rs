@@ -98,7 +98,7 @@ fn not_reloaded(error: &ReloadError) -> Answer {
         status: status.as_u16(),
         code: "bad_configuration",
         detail: format!("errors: {}; the old configuration stays in force", errors.len()),
-        hint: "Mend what `errors` names, and reload again. `tickcast doctor` checks a configuration before a node reads it.",
+        hint: "Mend what `errors` names, and reload again. `tickcast check` finds them before a node reads it.",
         errors,
     };
     let body = serde_json::to_vec(&document).unwrap_or_default();

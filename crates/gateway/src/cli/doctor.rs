@@ -17,15 +17,14 @@ use std::process::ExitCode;
 use tickcast_broker::redis::inspect::{InspectError, inspect};
 
 use self::finding::{Finding, Level, Report};
-use super::{DoctorArgs, Failure, colors, environment, runtime};
-use crate::config::{Config, ConfigErrors, Warning};
+use super::{DoctorArgs, Failure, colors, runtime};
+use crate::config::{Config, Level as Severity, Problem};
 
 /// Runs the verb. The exit code is 1 if something is wrong, and 0 if at most something could be better.
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
-    let loaded = Config::load(args.node.config.as_deref(), environment(), args.node.flags());
-    let report = match loaded {
+    let report = match args.node.inputs().load() {
         Ok((config, warnings)) => examine(&config, &warnings)?,
-        Err(errors) => misconfigured(&errors),
+        Err(errors) => misconfigured(&errors.into_all()),
     };
     let out = &mut stdout();
     let text = if args.json { report.json() } else { report.text(colors(out)) };
@@ -34,7 +33,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     Ok(if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn examine(config: &Config, warnings: &[Warning]) -> Result<Report, Failure> {
+fn examine(config: &Config, warnings: &[Problem]) -> Result<Report, Failure> {
     let mut report = Report::default();
     let mut machine = machine::examine(config);
     machine.extend(listeners::examine(config));
@@ -61,28 +60,25 @@ fn examine(config: &Config, warnings: &[Warning]) -> Result<Report, Failure> {
 }
 
 /// The configuration is valid; some of it may not do what it should.
-fn settings(warnings: &[Warning]) -> Vec<Finding> {
+fn settings(warnings: &[Problem]) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("settings", "valid")];
-    findings.extend(warnings.iter().map(|warning| {
-        // A warning says what is the case and then, behind a semicolon, what to do.
-        let (text, fix) = warning
-            .0
-            .rsplit_once("; ")
-            .unwrap_or((&warning.0, "see docs/reference/configuration.md"));
-        Finding::new(Level::Warn, "settings", text, fix)
-    }));
+    findings.extend(warnings.iter().map(of_problem));
     findings
 }
 
+fn of_problem(problem: &Problem) -> Finding {
+    let level = match problem.level {
+        Severity::Error => Level::Fail,
+        Severity::Warning => Level::Warn,
+    };
+    Finding::new(level, "settings", format!("{}: {}", problem.origin, problem.text), &problem.fix)
+}
+
 /// With a wrong configuration there is no telling which Redis is meant.
-fn misconfigured(errors: &ConfigErrors) -> Report {
+fn misconfigured(problems: &[Problem]) -> Report {
     let mut report = Report::default();
     report.section("This machine", machine::examine(&Config::default()));
-    let wrong = errors.problems().iter().map(|problem| {
-        let text = format!("{}: {}", problem.origin, problem.text);
-        Finding::new(Level::Fail, "settings", text, &problem.fix)
-    });
-    report.section("Configuration", wrong.collect());
+    report.section("Configuration", problems.iter().map(of_problem).collect());
     report
 }
 

@@ -8,7 +8,7 @@ use tickcast_protocol::Topic;
 use toml::Value;
 
 use super::check::Findings;
-use super::setting::{self, Section, Setting, either, section};
+use super::setting::{self, Form, Section, Setting, either, section};
 use super::{Access, Config};
 
 /// Keys at once, inline and in the file together. One takes about 300 bytes.
@@ -61,6 +61,7 @@ impl KeyName {
 
 impl Setting for KeyName {
     const EXPECTED: &'static str = "1 to 64 of the characters A-Z a-z 0-9 _ - .";
+    const FORM: Form = Form::Pattern("^[A-Za-z0-9_.-]{1,64}$");
 
     fn read(value: &Value) -> Option<Self> {
         Self::new(value.as_str()?)
@@ -106,6 +107,7 @@ impl fmt::Debug for KeyHash {
 impl Setting for KeyHash {
     const EXPECTED: &'static str =
         "\"sha256:\" and 64 hexadecimal digits, as `tickcast key new` prints them";
+    const FORM: Form = Form::Pattern("^sha256:[0-9a-fA-F]{64}$");
     /// A hash is no secret, but who mistakes it for the key writes the key here.
     const IS_SECRET: bool = true;
 
@@ -185,6 +187,14 @@ impl FromIterator<Right> for Rights {
 impl Setting for Rights {
     const EXPECTED: &'static str =
         "a list of at least one of \"publish\", \"subscribe\" and \"admin\"";
+    const FORM: Form = Form::List {
+        least: 1,
+        items: &Form::Words(&[
+            Right::Publish.as_str(),
+            Right::Subscribe.as_str(),
+            Right::Admin.as_str(),
+        ]),
+    };
 
     fn read(value: &Value) -> Option<Self> {
         let right = |word: &Value| {
@@ -271,19 +281,23 @@ fn check_key(key: &AccessKey, path: &impl Fn(&str) -> String, findings: &mut Fin
         }
     }
     if *rate > 0 && *rights != Rights::default() && !rights.has(Right::Publish) {
-        findings.warning(format!(
-            "`rate` of the key \"{name}\" has no effect: it is about publishing, and the key may not publish"
-        ));
+        findings.warning(
+            &path("rate"),
+            format!("`rate` of the key \"{name}\" has no effect: it is about publishing, and the key may not publish"),
+            "remove it, or give the key the right `publish`",
+        );
     }
 }
 
 /// Topics that nobody may subscribe to are hardly meant.
 fn warn_of_shut_topics(config: &Config, findings: &mut Findings) {
     let may_subscribe = |key: &AccessKey| key.rights.has(Right::Subscribe);
-    if config.topics.has_closed() && !config.access.keys.iter().any(may_subscribe) {
+    let Some(key) = config.topics.first_closed() else { return };
+    if !config.access.keys.iter().any(may_subscribe) {
         findings.warning(
-            "`topics.subscribe` = \"closed\", and no key has the right `subscribe`: nobody can subscribe to those topics"
-                .to_owned(),
+            &key,
+            format!("`{key}` = \"closed\", and no key has the right `subscribe`: nobody can subscribe to those topics"),
+            "make a key with `tickcast key new NAME --subscribe`",
         );
     }
 }

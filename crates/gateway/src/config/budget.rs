@@ -85,7 +85,7 @@ mod tests {
             config.hub.log_memory = logs;
             config.broker.memory.memory = broker;
             check(&config, &mut findings);
-            findings.problems.into_iter().map(|problem| problem.text).collect::<Vec<_>>()
+            findings.0.into_iter().map(|problem| problem.text).collect::<Vec<_>>()
         };
         assert!(problems(Size::new(0), LEAST).is_empty());
         let expected = [

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::report::{Problem, Warning};
+use super::report::Problem;
 use super::setting::{Setting, duration_text};
 use super::{Config, ProxyProtocol, TopicOptions, access, budget, redis};
 
@@ -11,10 +11,7 @@ const OPEN_FILES_RESERVE: u64 = 64;
 
 /// Everything that the checks have found.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<Warning>,
-}
+pub(super) struct Findings(pub(super) Vec<Problem>);
 
 /// Checks a configuration, given the hard limit of open files if it is known.
 pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
@@ -37,11 +34,17 @@ pub(super) fn check(config: &Config, open_files_max: Option<u64>) -> Findings {
 
 impl Findings {
     pub(super) fn problem(&mut self, key: &str, text: String, fix: impl Into<String>) {
-        self.problems.push(Problem::new(key, text, fix));
+        self.0.push(Problem::error(key, text, fix));
     }
 
-    pub(super) fn warning(&mut self, text: String) {
-        self.warnings.push(Warning(text));
+    pub(super) fn warning(&mut self, key: &str, text: String, fix: impl Into<String>) {
+        self.0.push(Problem::warning(key, text, fix));
+    }
+
+    #[cfg(test)]
+    pub(super) fn texts(&self, level: super::Level) -> Vec<String> {
+        let problems = self.0.iter().filter(|problem| problem.level == level);
+        problems.map(|problem| format!("{}; {}", problem.text, problem.fix)).collect()
     }
 }
 
@@ -78,9 +81,11 @@ fn check_proxies(config: &Config, findings: &mut Findings) {
         );
     }
     for network in server.trusted_proxies.iter().filter(|network| network.is_everything()) {
-        findings.warning(format!(
-            "`server.trusted_proxies` has \"{network}\": every client can say that it is somebody else"
-        ));
+        findings.warning(
+            "server.trusted_proxies",
+            format!("`server.trusted_proxies` has \"{network}\": every client can say that it is somebody else"),
+            "name the addresses of the proxies alone",
+        );
     }
 }
 
@@ -88,11 +93,17 @@ fn check_open_files(config: &Config, open_files_max: Option<u64>, findings: &mut
     let connections = u64::try_from(config.server.max_connections).unwrap_or(u64::MAX);
     let needed = connections.saturating_add(OPEN_FILES_RESERVE);
     if let Some(limit) = open_files_max.filter(|limit| *limit < needed) {
-        findings.warning(format!(
-            "`server.max_connections` = {connections} needs {needed} open files, but the hard limit is {limit}: \
-             connections beyond it will be refused; raise it (LimitNOFILE={needed} in a systemd unit, \
-             --ulimit nofile={needed} in Docker) or lower `server.max_connections`"
-        ));
+        findings.warning(
+            "server.max_connections",
+            format!(
+                "`server.max_connections` = {connections} needs {needed} open files, but the hard limit is {limit}: \
+                 connections beyond it will be refused"
+            ),
+            format!(
+                "raise it (LimitNOFILE={needed} in a systemd unit, --ulimit nofile={needed} in Docker) \
+                 or lower `server.max_connections`"
+            ),
+        );
     }
 }
 
@@ -190,10 +201,14 @@ fn check_patterns(config: &Config, findings: &mut Findings) {
             None => earlier.matches == *text,
         };
         if let Some(earlier) = patterns.iter().take(number).find(covers) {
-            findings.warning(format!(
-                "the topic pattern \"{text}\" is never used: the earlier pattern \"{}\" matches first; move it up",
-                earlier.matches
-            ));
+            findings.warning(
+                &key,
+                format!(
+                    "the topic pattern \"{text}\" is never used: the earlier pattern \"{}\" matches first",
+                    earlier.matches
+                ),
+                "move it up",
+            );
         }
     }
 }
@@ -246,7 +261,7 @@ mod tests {
             let mut config = Config::default();
             config.drain.delay = std::time::Duration::from_secs(delay);
             config.drain.timeout = std::time::Duration::from_secs(timeout);
-            let problems = check(&config, None).problems;
+            let problems = check(&config, None).0;
             problems.into_iter().map(|problem| problem.text).collect::<Vec<_>>()
         };
         assert!(check(0, 0).is_empty() && check(45, 45).is_empty());
@@ -266,10 +281,11 @@ mod tests {
     fn too_few_open_files_are_a_warning() {
         let mut config = Config::default();
         config.server.max_connections = 1000;
-        assert_eq!(check(&config, Some(1064)).warnings, []);
-        assert_eq!(check(&config, None).warnings, []);
-        let warnings = check(&config, Some(1063)).warnings;
+        let warnings = |limit| check(&config, limit).texts(crate::config::Level::Warning);
+        assert_eq!(warnings(Some(1064)), [""; 0]);
+        assert_eq!(warnings(None), [""; 0]);
+        let warnings = warnings(Some(1063));
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].0.contains("needs 1064 open files, but the hard limit is 1063"));
+        assert!(warnings[0].contains("needs 1064 open files, but the hard limit is 1063"));
     }
 }

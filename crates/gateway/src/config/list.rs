@@ -50,6 +50,14 @@ impl List {
         })
     }
 
+    /// Splits `topics.pattern[2]`, the path of a table with nothing in it, into its list and 2.
+    pub(super) fn empty_table(path: &str) -> Option<(&'static Self, usize)> {
+        LISTS.into_iter().find_map(|list| {
+            let number = list.inside(path)?.strip_suffix(']')?;
+            Some((list, number.parse().ok()?))
+        })
+    }
+
     /// Whether the path lies in a table of the list.
     pub(super) fn has(&self, path: &str) -> bool {
         self.inside(path).is_some()

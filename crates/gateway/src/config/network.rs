@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use toml::Value;
 
-use super::setting::{Setting, either};
+use super::setting::{Form, Setting, either};
 
 /// Bits of an address. IPv4 addresses are held as their mapped IPv6 addresses, after so many bits.
 const BITS: u8 = 128;
@@ -83,6 +83,8 @@ impl fmt::Display for Network {
 impl Setting for Vec<Network> {
     const EXPECTED: &'static str =
         "a list of addresses and networks such as [\"10.0.0.0/8\", \"::1\"]";
+    const FORM: Form =
+        Form::List { least: 0, items: &Form::Pattern("^[0-9a-fA-F.:]+(/[0-9]{1,3})?$") };
 
     fn read(value: &Value) -> Option<Self> {
         value.as_array()?.iter().map(|item| item.as_str()?.parse().ok()).collect()

@@ -1,6 +1,5 @@
 //! What the settings of Redis must be, beyond their kinds. Nothing here connects to it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -10,6 +9,8 @@ use tickcast_broker::redis::{AddressError, RedisUrl, TlsFiles};
 
 use super::check::Findings;
 use super::report::{Origin, Problem};
+use super::setting::Setting as _;
+use super::source::Settings;
 use super::{RedisBroker, Secret};
 
 /// A URL with a long user and password is below 1 KiB; what is larger is some other file.
@@ -20,6 +21,9 @@ const PREFIX_BYTES_MAX: usize = 32;
 
 const URL: &str = "broker.redis.url";
 const URL_FILE: &str = "broker.redis.url_file";
+/// The files of certificates.
+const FILES: [&str; 3] =
+    ["broker.redis.ca_file", "broker.redis.certificate_file", "broker.redis.key_file"];
 
 impl RedisBroker {
     /// Where Redis is; none if the broker is inside the node.
@@ -42,33 +46,33 @@ impl RedisBroker {
 }
 
 /// Takes the URL from its file. If the URL is set as well, the later source wins, as everywhere.
-pub(super) fn read_url_file(
-    redis: &mut RedisBroker,
-    origins: &BTreeMap<String, Origin>,
-) -> Option<Problem> {
+pub(super) fn read_url_file(redis: &mut RedisBroker, settings: &mut Settings) -> Option<Problem> {
     if redis.url_file.as_os_str().is_empty() {
         return None;
     }
-    let rank = |key: &str| origins.get(key).map_or(0, Origin::rank);
+    let rank = |key: &str| settings.get(key).map_or(0, |(_, origin)| origin.rank());
     let file = redis.url_file.display();
     match rank(URL).cmp(&rank(URL_FILE)) {
         std::cmp::Ordering::Greater => {
             redis.url_file.clear();
+            settings.remove(URL_FILE);
             None
         }
         std::cmp::Ordering::Equal if !redis.url.is_empty() => {
             let text = format!("`{URL}` is set, and so is `{URL_FILE}` = \"{file}\"");
-            Some(Problem::new(URL_FILE, text, "remove one of the two"))
+            Some(Problem::error(URL_FILE, text, "remove one of the two"))
         }
         _ => match read_url(&redis.url_file) {
             Ok(url) => {
+                let origin = Origin::File { path: redis.url_file.clone(), place: None };
+                settings.insert(URL.to_owned(), (url.write(), origin));
                 redis.url = url;
                 None
             }
             Err(error) => {
                 let text = format!("`{URL_FILE}` = \"{file}\" cannot be used: {error}");
                 let fix = "name a file that this user may read and that holds nothing but the URL";
-                Some(Problem::new(URL_FILE, text, fix))
+                Some(Problem::error(URL_FILE, text, fix))
             }
         },
     }
@@ -119,12 +123,8 @@ fn check_prefix(prefix: &str, findings: &mut Findings) {
 /// Every certificate file must be there; whether it holds what it should is for the broker to say.
 fn check_files(redis: &RedisBroker, findings: &mut Findings) {
     let TlsFiles { ca, certificate, key } = redis.tls();
-    let files = [
-        ("broker.redis.ca_file", &ca),
-        ("broker.redis.certificate_file", &certificate),
-        ("broker.redis.key_file", &key),
-    ];
-    for (name, file) in files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?))) {
+    let files = FILES.into_iter().zip([&ca, &certificate, &key]);
+    for (name, file) in files.filter_map(|(name, file)| Some((name, file.as_ref()?))) {
         if let Err(error) = File::open(file) {
             findings.problem(
                 name,
@@ -134,8 +134,8 @@ fn check_files(redis: &RedisBroker, findings: &mut Findings) {
         }
     }
     let (given, missing) = match (certificate, key) {
-        (Some(_), None) => ("broker.redis.certificate_file", "broker.redis.key_file"),
-        (None, Some(_)) => ("broker.redis.key_file", "broker.redis.certificate_file"),
+        (Some(_), None) => (FILES[1], FILES[2]),
+        (None, Some(_)) => (FILES[2], FILES[1]),
         _ => return,
     };
     let text = format!("`{given}` is set without `{missing}`");
@@ -143,20 +143,45 @@ fn check_files(redis: &RedisBroker, findings: &mut Findings) {
 }
 
 fn check_url(url: Option<&RedisUrl>, redis: &RedisBroker, findings: &mut Findings) {
-    let has_files = redis.tls() != TlsFiles::default();
-    match url {
-        None if has_files || redis.prefix != RedisBroker::default().prefix => findings.warning(
-            format!("`broker.redis` has no effect without a URL: the broker is inside the node; set `{URL}`, or pass --redis"),
+    let TlsFiles { ca, certificate, key } = redis.tls();
+    let mut files = FILES.into_iter().zip([ca, certificate, key]);
+    let given = files.find(|(_, file)| file.is_some()).map(|(name, _)| name);
+    let prefix = (redis.prefix != RedisBroker::default().prefix).then_some("broker.redis.prefix");
+    match (url, given, prefix) {
+        (None, Some(name), _) | (None, None, Some(name)) => findings.warning(
+            name,
+            "`broker.redis` has no effect without a URL: the broker is inside the node".to_owned(),
+            format!("set `{URL}`, or pass --redis"),
         ),
-        Some(url) if has_files && !url.uses_tls() => findings.warning(format!(
-            "the certificate files of `broker.redis` have no effect: {url} is not encrypted; use rediss:// for TLS"
-        )),
+        (Some(url), Some(name), _) if !url.uses_tls() => findings.warning(
+            name,
+            format!(
+                "the certificate files of `broker.redis` have no effect: {url} is not encrypted"
+            ),
+            "use rediss:// for TLS",
+        ),
         _ => {}
     }
     if let Some(url) = url.filter(|url| shows_password(url)) {
-        findings.warning(format!(
-            "the password of {url} crosses the network in plain text, and so does every payload; use rediss:// for TLS"
-        ));
+        findings.warning(
+            URL,
+            format!(
+                "the password of {url} crosses the network in plain text, and so does every payload"
+            ),
+            "use rediss:// for TLS",
+        );
+    }
+}
+
+/// Reads the certificates as the link to Redis does at its start, and refuses what it would refuse.
+pub(super) fn check_certificates(redis: &RedisBroker, findings: &mut Findings) {
+    let uses_tls = |url: RedisUrl| url.uses_tls();
+    if !redis.address().ok().flatten().is_some_and(uses_tls) {
+        return;
+    }
+    if let Err(error) = redis.tls().check() {
+        let key = error.setting().unwrap_or(FILES[0]);
+        findings.problem(key, error.to_string(), "name PEM files that fit each other");
     }
 }
 
@@ -181,6 +206,7 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Level;
 
     fn findings(change: impl FnOnce(&mut RedisBroker)) -> Findings {
         let mut redis = RedisBroker::default();
@@ -194,8 +220,9 @@ mod tests {
     fn passwords_in_the_clear_are_a_warning() {
         let check = |url: &str, is_warned: bool| {
             let findings = findings(|redis| redis.url = Secret::new(url));
-            assert_eq!(findings.problems, [], "{url}");
-            assert_eq!(findings.warnings.len(), usize::from(is_warned), "{url}: {findings:?}");
+            assert_eq!(findings.texts(Level::Error), [""; 0], "{url}");
+            let warnings = findings.texts(Level::Warning);
+            assert_eq!(warnings.len(), usize::from(is_warned), "{url}: {findings:?}");
             assert!(!format!("{findings:?}").contains("hunter2"), "{findings:?}");
         };
         check("redis://localhost:6379", false);
@@ -219,7 +246,7 @@ mod tests {
                 redis.url = Secret::new("redis://localhost");
                 prefix.clone_into(&mut redis.prefix);
             });
-            assert_eq!(findings.problems.is_empty(), is_good, "{prefix}: {findings:?}");
+            assert_eq!(findings.0.is_empty(), is_good, "{prefix}: {findings:?}");
         };
         check("tickcast", true);
         check("T-1_a.b", true);
@@ -240,25 +267,22 @@ mod tests {
             (redis.ca_file, redis.certificate_file, redis.key_file) =
                 (file.clone(), file.clone(), file.clone());
         });
-        assert!(good.problems.is_empty() && good.warnings.is_empty(), "{good:?}");
+        assert!(good.0.is_empty(), "{good:?}");
 
         let missing = findings(|redis| {
             (redis.url, redis.ca_file) = (url(), folder.path().join("b.pem"));
         });
-        assert!(
-            missing.problems[0].text.contains("b.pem\" cannot be read: No such"),
-            "{missing:?}"
-        );
+        assert!(missing.0[0].text.contains("b.pem\" cannot be read: No such"), "{missing:?}");
 
         let alone = findings(|redis| (redis.url, redis.key_file) = (url(), file.clone()));
         let text = "`broker.redis.key_file` is set without `broker.redis.certificate_file`";
-        assert_eq!(alone.problems[0].text, text);
+        assert_eq!(alone.0[0].text, text);
 
         let plain = findings(|redis| {
             (redis.url, redis.ca_file) = (Secret::new("redis://localhost"), file.clone());
         });
-        assert!(plain.warnings[0].0.contains("is not encrypted"), "{plain:?}");
+        assert!(plain.0[0].text.contains("is not encrypted"), "{plain:?}");
         let unused = findings(|redis| redis.ca_file = file.clone());
-        assert!(unused.warnings[0].0.contains("no effect without a URL"), "{unused:?}");
+        assert!(unused.0[0].text.contains("no effect without a URL"), "{unused:?}");
     }
 }

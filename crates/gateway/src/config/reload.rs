@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use super::setting::{Compare, Key, Setting};
-use super::source::ENV_PREFIX;
-use super::{AccessKey, Config, ConfigErrors, Flags, Warning};
+use super::flags::Flag;
+use super::setting::{Compare, Form, Key, Setting};
+use super::source::key_of;
+use super::{AccessKey, Config, ConfigErrors, Flags, Loaded, Problem, environment};
 
 /// Names of keys in one line of the log. There may be thousands of keys.
 const NAMES_SHOWN_MAX: usize = 20;
@@ -34,23 +35,47 @@ impl fmt::Debug for Inputs {
 }
 
 impl Inputs {
-    /// `environment` may be the whole of it: only names that begin with `TICKCAST__` are kept.
+    /// `environment` may be the whole of it: only names that begin with `TICKCAST_` are kept.
     pub fn new(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
         flags: Flags,
     ) -> Self {
-        let environment = environment.filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        let environment = environment.filter(|(name, _)| environment::is_ours(name)).collect();
         Self { file: file.map(Path::to_owned), environment, flags }
+    }
+
+    /// The arguments that name the same sources to another call of the program. They tell no secret.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = String> {
+        let file =
+            self.file.iter().flat_map(|path| ["--config".to_owned(), path.display().to_string()]);
+        let flags = self.flags.given.iter().flat_map(|Flag { flag, key, value }| {
+            let value = match key_of(key).map(|key| (key.form, key.is_secret)) {
+                // A flag without a value.
+                Some((Form::Truth, _)) => None,
+                Some((_, true)) => Some("…".to_owned()),
+                _ => Some(value.clone()),
+            };
+            std::iter::once((*flag).to_owned()).chain(value)
+        });
+        file.chain(flags)
     }
 
     /// Puts the configuration together as it is now, and checks it.
     ///
     /// # Errors
     /// Everything that is wrong, in every source, at once.
-    pub fn load(&self) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    pub fn load(&self) -> Result<(Config, Vec<Problem>), ConfigErrors> {
+        self.load_with_origins().map(|loaded| (loaded.config, loaded.warnings))
+    }
+
+    /// As [`Inputs::load`], with the place of every setting.
+    ///
+    /// # Errors
+    /// As [`Inputs::load`].
+    pub fn load_with_origins(&self) -> Result<Loaded, ConfigErrors> {
         let environment = self.environment.iter().cloned();
-        Config::load(self.file.as_deref(), environment, self.flags.clone())
+        Loaded::load(self.file.as_deref(), environment, self.flags.clone())
     }
 }
 
@@ -205,6 +230,8 @@ mod tests {
         let shown = format!("{inputs:?}");
         assert!(shown.contains("TICKCAST__BROKER__REDIS__URL"), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains("PATH"), "{shown}");
+        let loaded = format!("{:?}", inputs.load_with_origins().unwrap());
+        assert!(loaded.contains("***") && !loaded.contains("hunter2"), "{loaded}");
         assert_eq!(inputs.load().unwrap().0.broker.redis.url.reveal(), "redis://:hunter2@b");
     }
 }

@@ -6,10 +6,15 @@ use std::str::FromStr;
 
 use toml::Value;
 
-use super::setting::Setting;
+use super::setting::{Form, Setting};
 
 /// What stands where a secret would be.
 const HIDDEN: &str = "***";
+
+/// What is shown in the place of a value that must not be.
+pub(super) fn hidden() -> Value {
+    Value::String(HIDDEN.to_owned())
+}
 
 /// A text that is shown, written and debugged as `***`. Whoever needs it must say [`Secret::reveal`].
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -55,6 +60,7 @@ impl FromStr for Secret {
 
 impl Setting for Secret {
     const EXPECTED: &'static str = "a text in quotes";
+    const FORM: Form = Form::Text;
     const IS_SECRET: bool = true;
 
     fn read(value: &Value) -> Option<Self> {

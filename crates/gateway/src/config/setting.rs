@@ -66,10 +66,39 @@ pub enum LogFormat {
     Json,
 }
 
+/// What values look like, for programs that have not this one's types: the JSON Schema, and guesses at what was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `true` or `false`.
+    Truth,
+    /// A whole number that is not negative.
+    Number,
+    /// A number of bytes, as a text with a unit or as a number.
+    Size,
+    /// A text with a unit of time.
+    Duration,
+    /// Any text.
+    Text,
+    /// A text that matches a regular expression.
+    Pattern(&'static str),
+    /// One of these texts.
+    Words(&'static [&'static str]),
+    /// A list.
+    List {
+        /// So many items at least.
+        least: usize,
+        /// What each looks like.
+        items: &'static Self,
+    },
+}
+
 /// A type that a setting can have: how it is read from and written to TOML.
 pub trait Setting: Sized {
     /// What a good value looks like, to follow the word "expected".
     const EXPECTED: &'static str;
+
+    /// What values look like.
+    const FORM: Form;
 
     /// A value that must never be shown, not even when it is wrong.
     const IS_SECRET: bool = false;
@@ -83,6 +112,7 @@ pub trait Setting: Sized {
 
 impl Setting for bool {
     const EXPECTED: &'static str = "true or false";
+    const FORM: Form = Form::Truth;
 
     fn read(value: &Value) -> Option<Self> {
         value.as_bool()
@@ -95,6 +125,7 @@ impl Setting for bool {
 
 impl Setting for usize {
     const EXPECTED: &'static str = "a whole number";
+    const FORM: Form = Form::Number;
 
     fn read(value: &Value) -> Option<Self> {
         value.as_integer().and_then(|number| Self::try_from(number).ok())
@@ -107,6 +138,7 @@ impl Setting for usize {
 
 impl Setting for Size {
     const EXPECTED: &'static str = "a size such as \"64KiB\" or \"1MiB\"";
+    const FORM: Form = Form::Size;
 
     fn read(value: &Value) -> Option<Self> {
         let Value::String(text) = value else {
@@ -128,6 +160,7 @@ impl Setting for Size {
 impl Setting for Duration {
     const EXPECTED: &'static str =
         "a duration such as \"250ms\", \"25s\", \"5m\", \"1h\" or \"7d\"";
+    const FORM: Form = Form::Duration;
 
     fn read(value: &Value) -> Option<Self> {
         let (digits, unit) = split_number(value.as_str()?)?;
@@ -157,6 +190,7 @@ fn split_number(text: &str) -> Option<(&str, &str)> {
 impl Setting for SocketAddr {
     const EXPECTED: &'static str =
         "an IP address and a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+    const FORM: Form = Form::Pattern(r"^([0-9.]+|\[[0-9a-fA-F:.]+(%[0-9]+)?\]):[0-9]{1,5}$");
 
     fn read(value: &Value) -> Option<Self> {
         value.as_str()?.parse().ok()
@@ -169,6 +203,7 @@ impl Setting for SocketAddr {
 
 impl Setting for String {
     const EXPECTED: &'static str = "a text in quotes";
+    const FORM: Form = Form::Text;
 
     fn read(value: &Value) -> Option<Self> {
         value.as_str().map(Self::from)
@@ -182,6 +217,7 @@ impl Setting for String {
 /// Empty means none.
 impl Setting for PathBuf {
     const EXPECTED: &'static str = "the path of a file in quotes";
+    const FORM: Form = Form::Text;
 
     fn read(value: &Value) -> Option<Self> {
         value.as_str().map(Self::from)
@@ -194,6 +230,7 @@ impl Setting for PathBuf {
 
 impl Setting for Vec<String> {
     const EXPECTED: &'static str = "a list of texts such as [\"https://example.com\"]";
+    const FORM: Form = Form::List { least: 0, items: &Form::Text };
 
     fn read(value: &Value) -> Option<Self> {
         value.as_array()?.iter().map(String::read).collect()
@@ -210,6 +247,8 @@ macro_rules! either {
         impl $crate::config::Setting for $kind {
             const EXPECTED: &'static str =
                 concat!("\"", $first_word, "\" or \"", $second_word, "\"");
+            const FORM: $crate::config::Form =
+                $crate::config::Form::Words(&[$first_word, $second_word]);
 
             fn read(value: &toml::Value) -> Option<Self> {
                 match value.as_str()? {
@@ -267,12 +306,21 @@ pub struct Key {
     pub default: fn() -> Value,
     /// A reload does not change it: the new value counts from the next start on.
     pub needs_restart: bool,
+    /// What values look like.
+    pub form: Form,
     /// Its values must not be shown.
     pub(super) is_secret: bool,
     /// Can a value be taken?
     pub(super) check: Check,
     /// Lowest and highest value, if there are bounds.
     pub(super) bounds: fn() -> Option<(Value, Value)>,
+}
+
+impl Key {
+    /// Whether a value is of the right kind and inside the bounds.
+    pub fn takes(&self, value: &Value) -> bool {
+        (self.check)(value).is_ok()
+    }
 }
 
 /// Takes values of the right kind only.
@@ -346,6 +394,7 @@ macro_rules! section {
                     docs: &[$($doc),+],
                     default: || <$kind as setting::Setting>::write(&$default),
                     needs_restart: section!(@needs $($restart)?),
+                    form: <$kind as setting::Setting>::FORM,
                     is_secret: <$kind as setting::Setting>::IS_SECRET,
                     check: section!(@check $kind $(, $range)?),
                     bounds: section!(@bounds $kind $(, $range)?),

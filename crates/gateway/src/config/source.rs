@@ -4,189 +4,183 @@
 //! collected as problems on the way; what is left is known to fit the structs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::access::KEYS_FILE_BYTES_MAX;
-use super::list::{KEYS, LISTS, List};
+use super::flags::Flag;
+use super::list::{KEYS, LISTS, List, last_name};
+use super::place::Lines;
 use super::report::{Origin, Problem};
-use super::setting::{Check, Key};
-use super::{Config, SECTIONS, keys};
+use super::setting::{Check, Key, Section};
+use super::{Config, SECTIONS, environment, keys, suggest};
 
-/// Variables of the environment that begin so belong to Tickcast.
-pub(super) const ENV_PREFIX: &str = "TICKCAST__";
-/// Variables for the client verbs (`TICKCAST__CLIENT__URL`); a node does not read them.
-const ENV_CLIENT_PREFIX: &str = "TICKCAST__CLIENT__";
+/// What the sources set, by the path of the setting, and where.
+pub(super) type Settings = BTreeMap<String, (Value, Origin)>;
+
+/// Stands in the text of a variable for bytes that are none.
+const NOT_TEXT: char = char::REPLACEMENT_CHARACTER;
 /// Names the file with the keys of machines.
 const KEYS_FILE: &str = "access.keys_file";
-
-/// Settings given on the command line: the last and strongest source. Those that a verb only suggests are the weakest.
-#[derive(Clone, Default)]
-pub struct Flags {
-    given: Vec<Flag>,
-    suggested: Vec<Flag>,
-}
-
-/// Its name, the setting, the value.
-pub(super) type Flag = (&'static str, &'static str, String);
-
-/// Shows which flags there are, and not their values: one of them may be a secret.
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.given.iter().chain(&self.suggested).map(|(flag, ..)| flag))
-            .finish()
-    }
-}
-
-impl Flags {
-    /// Takes over the value of a flag: `flags.set("--listen", "server.listen", "0.0.0.0:8080")`.
-    ///
-    /// The value is read like that of an environment variable.
-    pub fn set(&mut self, flag: &'static str, key: &'static str, value: impl Into<String>) {
-        self.given.push((flag, key, value.into()));
-    }
-
-    /// As [`Flags::set`], for a value that every other source overrides: a verb's own default.
-    pub fn suggest(&mut self, flag: &'static str, key: &'static str, value: impl Into<String>) {
-        self.suggested.push((flag, key, value.into()));
-    }
-
-    /// What is suggested, and what was given.
-    pub(super) fn into_parts(self) -> (Vec<Flag>, Vec<Flag>) {
-        (self.suggested, self.given)
-    }
-}
 
 /// One setting as a source has it.
 struct Leaf {
     path: String,
     /// What it may mean, best guess first. Only text that is not a file's leaves room for guessing.
     values: Vec<Value>,
+    /// Where the value stands.
     origin: Origin,
+    /// Where its name stands.
+    name: Origin,
 }
 
 /// All sources read so far.
 #[derive(Default)]
 pub(super) struct Sources {
-    settings: BTreeMap<String, (Value, Origin)>,
+    settings: Settings,
     /// The tables of each list, by their number.
     lists: BTreeMap<&'static str, BTreeMap<usize, Table>>,
     /// Settings whose value was refused. They are not missing: each has its own problem.
     refused: BTreeSet<String>,
+    /// Where tables of lists stand that have nothing in them, or nothing good.
+    empty: BTreeMap<(&'static str, usize), Origin>,
     problems: Vec<Problem>,
 }
 
 impl Sources {
     /// Reads a TOML file. If it cannot be read or parsed, that is the only problem reported for it.
     pub(super) fn add_file(&mut self, path: &Path) {
-        let place = |line| Origin::File { path: path.to_owned(), line };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) => {
-                let (key, text) = (String::new(), format!("cannot be read: {error}"));
-                let fix = "name an existing file with --config".to_owned();
-                self.problems.push(Problem { origin: place(0), key, text, fix });
-                return;
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                if let Some(leaves) = self.parse(path, &text) {
+                    self.add_leaves(leaves);
+                }
             }
-        };
-        if let Some(leaves) = self.parse(path, &text) {
-            self.add_leaves(leaves);
+            Err(error) => {
+                let fix = "name an existing file with --config";
+                let problem = Problem::error("", format!("cannot be read: {error}"), fix);
+                let origin = Origin::File { path: path.to_owned(), place: None };
+                self.problems.push(problem.from(&origin));
+            }
         }
     }
 
     /// The leaves of a TOML file; none if it is not one.
     fn parse(&mut self, path: &Path, text: &str) -> Option<Vec<Leaf>> {
-        let place = |line| Origin::File { path: path.to_owned(), line };
-        let line_of = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        let lines = Lines::of(text);
+        let origin = |at: Option<usize>| Origin::File {
+            path: path.to_owned(),
+            place: at.map(|at| lines.place(at)),
+        };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
-            let line = error.span().map_or(0, |span| line_of(span.start));
-            self.problems.push(Problem {
-                origin: place(line),
-                key: String::new(),
-                text: format!("not TOML: {}", error.message()),
-                fix: "fix the syntax of this line".to_owned(),
-            });
+            let text = format!("not TOML: {}", error.message());
+            let problem = Problem::error("", text, "fix the syntax of this line");
+            self.problems.push(problem.from(&origin(error.span().map(|span| span.start))));
         }
         if !errors.is_empty() {
             return None;
         }
         let mut leaves = Vec::new();
-        flatten_table(table.get_ref(), "", &mut |path, at, value| {
-            leaves.push(Leaf { path, values: vec![value], origin: place(line_of(at)) });
+        flatten_table(table.get_ref(), "", &mut |path, places, value| {
+            let [name, at] = places.map(|at| origin(Some(at)));
+            leaves.push(Leaf { path, values: vec![value], origin: at, name });
         });
         Some(leaves)
     }
 
     /// Joins the keys of `access.keys_file` to those that the other sources have. To be called after them.
     pub(super) fn add_keys_file(&mut self) {
-        let Some((Value::String(path), origin)) = self.settings.get(KEYS_FILE) else { return };
-        if path.is_empty() {
-            return;
-        }
-        let (path, origin) = (PathBuf::from(path), origin.clone());
-        let problem = |text: String, fix: &str| Problem {
-            origin,
-            key: KEYS_FILE.to_owned(),
-            text: format!("`{KEYS_FILE}` = \"{}\" {text}", path.display()),
-            fix: fix.to_owned(),
+        let Some((value, origin)) = self.settings.get(KEYS_FILE).cloned() else { return };
+        let Some(path) = value.as_str().filter(|path| !path.is_empty()) else { return };
+        let problem = |text: String, fix: &str| {
+            let problem = Problem::error(KEYS_FILE, format!("`{KEYS_FILE}` = {value} {text}"), fix);
+            Problem { value: Some(value.clone()), ..problem.from(&origin) }
         };
-        let text = match read_bounded(&path) {
+        let path = Path::new(path);
+        let text = match read_bounded(path) {
             Ok(text) => text,
             Err(error) => {
                 let fix = "name a file that this user may read, with [[access.key]] tables";
-                return self.problems.push(problem(format!("cannot be read: {error}"), fix));
+                let problem = problem(format!("cannot be read: {error}"), fix);
+                return self.problems.push(problem);
             }
         };
-        let Some(mut leaves) = self.parse(&path, &text) else { return };
+        let Some(mut leaves) = self.parse(path, &text) else { return };
         if leaves.is_empty() {
             // Without any key everybody may publish, which an empty file hardly means.
             let fix = "add one with `tickcast key new`, or remove the setting";
-            return self.problems.push(problem("has no keys".to_owned(), fix));
+            let problem = problem("has no keys".to_owned(), fix);
+            return self.problems.push(problem);
         }
         let known = self.lists.get(KEYS.path).and_then(|tables| tables.last_key_value());
         let first = known.map_or(0, |(number, _)| number + 1);
-        leaves.retain_mut(|leaf| match List::split(&leaf.path) {
-            Some((list, number, key)) if list.path == KEYS.path => {
-                leaf.path = list.place(first + number, key);
+        let moved = |path: &str| {
+            let (list, number, key) = List::split(path)
+                .or_else(|| List::empty_table(path).map(|(list, number)| (list, number, "")))?;
+            let place = list.place(first + number, key);
+            (list.path == KEYS.path).then(|| place.trim_end_matches('.').to_owned())
+        };
+        leaves.retain_mut(|leaf| match moved(&leaf.path) {
+            Some(path) => {
+                leaf.path = path;
                 true
             }
-            _ => {
-                self.problems.push(Problem {
-                    origin: leaf.origin.clone(),
-                    key: leaf.path.clone(),
-                    text: format!("`{}` does not belong into a file of keys", leaf.path),
-                    fix: "it may have [[access.key]] tables and nothing else".to_owned(),
-                });
+            None => {
+                let text = format!("`{}` does not belong into a file of keys", leaf.path);
+                let fix = "it may have [[access.key]] tables and nothing else";
+                self.problems.push(Problem::error(&leaf.path, text, fix).from(&leaf.name));
                 false
             }
         });
         self.join(leaves);
     }
 
-    /// Reads the variables that begin with `TICKCAST__`.
+    /// Reads the variables that begin with `TICKCAST__`, and warns of those that were probably meant to.
     pub(super) fn add_env(&mut self, env: impl Iterator<Item = (String, String)>) {
-        let ours =
-            |name: &str| name.starts_with(ENV_PREFIX) && !name.starts_with(ENV_CLIENT_PREFIX);
-        let mut variables: Vec<_> = env.filter(|(name, _)| ours(name)).collect();
+        let mut variables: Vec<_> = env.filter(|(name, _)| environment::is_ours(name)).collect();
         // Errors come in the same order every time.
         variables.sort();
         for (name, text) in variables {
-            let path = name[ENV_PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
-            self.add_text(&path, &text, &Origin::Env(name));
+            let origin = Origin::Env { variable: name.clone() };
+            match environment::setting(&name) {
+                Some(path) if text.contains(NOT_TEXT) => {
+                    let text = format!("`{path}` is set to bytes that are not text");
+                    let problem = Problem::error(&path, text, "write it in UTF-8");
+                    self.problems.push(problem.from(&origin));
+                    self.refused.insert(path);
+                }
+                Some(path) => self.add_text(&path, &text, &origin),
+                None => self.problems.extend(misnamed(&name).map(|problem| problem.from(&origin))),
+            }
         }
     }
 
     /// Reads flags. Those that are suggested come before every other source, those that were given after it.
     pub(super) fn add_flags(&mut self, flags: Vec<Flag>) {
-        for (flag, key, text) in flags {
-            self.add_text(key, &text, &Origin::Flag(flag));
+        for Flag { flag, key, value } in flags {
+            self.add_text(key, &value, &Origin::Flag { flag });
+        }
+    }
+
+    /// Sets what a verb imposes, and says so where something else was set.
+    pub(super) fn impose(&mut self, flags: Vec<Flag>) {
+        for Flag { flag, key, value } in flags {
+            let before = self.settings.get(key).cloned();
+            self.add_text(key, &value, &Origin::Flag { flag });
+            let Some(((old, origin), (new, _))) = before.zip(self.settings.get(key)) else {
+                continue;
+            };
+            if old != *new {
+                let text = format!("`{key}` = {old} has no effect: `{flag}` makes it {new}");
+                let fix = "use `tickcast serve` to have it as it is set";
+                let problem = Problem::warning(key, text, fix).from(&origin);
+                self.problems.push(Problem { value: Some(old), ..problem });
+            }
         }
     }
 
@@ -198,12 +192,13 @@ impl Sources {
         match DeValue::parse(text) {
             Ok(value) => flatten(&value, path, &mut |path, _, value| {
                 let values = vec![value, raw.clone()];
-                leaves.push(Leaf { path, values, origin: origin.clone() });
+                leaves.push(Leaf { path, values, origin: origin.clone(), name: origin.clone() });
             }),
             Err(_) => leaves.push(Leaf {
                 path: path.to_owned(),
                 values: vec![raw, Value::Array(list)],
                 origin: origin.clone(),
+                name: origin.clone(),
             }),
         }
         self.add_leaves(leaves);
@@ -222,15 +217,30 @@ impl Sources {
 
     fn join(&mut self, leaves: Vec<Leaf>) {
         for leaf in leaves {
+            if let Some((list, number)) = List::empty_table(&leaf.path) {
+                self.expect_table(list, number, leaf.name);
+                continue;
+            }
             match accept(&leaf) {
                 Ok(Some(value)) => self.insert(leaf, value),
                 Ok(None) => {}
                 Err(problem) => {
-                    self.problems.push(problem);
+                    if let Some((list, number, _)) = List::split(&leaf.path)
+                        && key_of(&leaf.path).is_some()
+                    {
+                        self.expect_table(list, number, leaf.origin);
+                    }
+                    self.problems.push(*problem);
                     self.refused.insert(leaf.path);
                 }
             }
         }
+    }
+
+    /// There is a table. What it must have and has not is said when all sources are read.
+    fn expect_table(&mut self, list: &'static List, number: usize, place: Origin) {
+        self.lists.entry(list.path).or_default().entry(number).or_default();
+        self.empty.entry((list.path, number)).or_insert(place);
     }
 
     fn insert(&mut self, leaf: Leaf, value: Value) {
@@ -242,14 +252,12 @@ impl Sources {
     }
 
     /// The configuration, where each setting came from, and the problems met on the way.
-    pub(super) fn resolve(mut self) -> (Config, BTreeMap<String, Origin>, Vec<Problem>) {
+    pub(super) fn resolve(mut self) -> (Config, Settings, Vec<Problem>) {
         let mut root = Table::new();
-        let mut origins = BTreeMap::new();
-        for (path, (value, origin)) in self.settings {
-            if List::split(&path).is_none() {
-                insert_at(&mut root, &path, value);
+        for (path, (value, _)) in &self.settings {
+            if List::split(path).is_none() {
+                insert_at(&mut root, path, value.clone());
             }
-            origins.insert(path, origin);
         }
         for list in LISTS {
             let tables = self.lists.remove(list.path).unwrap_or_default();
@@ -259,7 +267,8 @@ impl Sources {
                     let is_refused = self.refused.contains(&list.place(number, key));
                     !is_refused && !table.contains_key(key)
                 };
-                let missing = missing_keys(list, number, is_missing, &origins);
+                let place = self.place_of(list, number);
+                let missing = missing_keys(list, number, is_missing, &place);
                 // The others keep their numbers, by which the checks name them.
                 if list.is_usable(&table) {
                     usable.push(Value::Table(table));
@@ -272,28 +281,39 @@ impl Sources {
         let config = root.try_into().unwrap_or_else(|error| {
             // Every leaf was checked, so only a mistake in this module leads here.
             let text = error.to_string();
-            self.problems.push(Problem::new("", text, "please report this as a bug"));
+            self.problems.push(Problem::error("", text, "please report this as a bug"));
             Config::default()
         });
-        (config, origins, self.problems)
+        (config, self.settings, self.problems)
+    }
+
+    /// Where a table of a list is.
+    fn place_of(&self, list: &List, number: usize) -> Origin {
+        let prefix = list.place(number, "");
+        let known = self.settings.iter().find(|(path, _)| path.starts_with(&prefix));
+        let known = known.map(|(_, (_, origin))| origin);
+        let empty = self.empty.get(&(list.path, number));
+        known.or(empty).cloned().unwrap_or(Origin::Default)
     }
 }
 
-/// Walks a table down to its leaves: `(path, position in the text, value)`.
-fn flatten_table(table: &DeTable<'_>, path: &str, leaf: &mut dyn FnMut(String, usize, Value)) {
+/// What is done with a leaf: its path, where its name and its value stand in the text, and the value.
+type Visit<'a> = &'a mut dyn FnMut(String, [usize; 2], Value);
+
+/// Walks a table down to its leaves.
+fn flatten_table(table: &DeTable<'_>, path: &str, leaf: Visit<'_>) {
     for (key, value) in table {
         let separator = if path.is_empty() { "" } else { "." };
         let key_path = format!("{path}{separator}{}", key.get_ref());
-        let at = key.span().start;
-        flatten(value, &key_path, &mut |path, inner, value| {
-            // A value directly under this key is found at the key; deeper ones know their own place.
-            let place = if path == key_path { at } else { inner };
-            leaf(path, place, value);
+        let name = key.span().start;
+        flatten(value, &key_path, &mut |path, [inner, at], value| {
+            // Deeper ones know the places of their own names.
+            leaf(path.clone(), [if path == key_path { name } else { inner }, at], value);
         });
     }
 }
 
-fn flatten(value: &Spanned<DeValue<'_>>, path: &str, leaf: &mut dyn FnMut(String, usize, Value)) {
+fn flatten(value: &Spanned<DeValue<'_>>, path: &str, leaf: Visit<'_>) {
     match value.get_ref() {
         DeValue::Table(table) if !table.is_empty() => flatten_table(table, path, leaf),
         DeValue::Array(array) if array.iter().any(|item| item.get_ref().is_table()) => {
@@ -307,47 +327,77 @@ fn flatten(value: &Spanned<DeValue<'_>>, path: &str, leaf: &mut dyn FnMut(String
             let plain = serde::Deserialize::deserialize(deserializer).unwrap_or_else(
                 |_: toml::de::Error| Value::String("a number too large".to_owned()),
             );
-            leaf(path.to_owned(), value.span().start, plain);
+            leaf(path.to_owned(), [value.span().start; 2], plain);
         }
     }
 }
 
 /// The value that a leaf sets; `None` for an empty section.
-fn accept(leaf: &Leaf) -> Result<Option<Value>, Problem> {
-    let problem = |text: String, fix: String| Problem {
-        origin: leaf.origin.clone(),
-        key: leaf.path.clone(),
-        text,
-        fix,
-    };
+fn accept(leaf: &Leaf) -> Result<Option<Value>, Box<Problem>> {
     let path = &leaf.path;
+    let given = leaf.values.first();
     let Some(check) = check_of(path) else {
         if !is_section(path) {
-            return Err(problem(format!("unknown key `{path}`"), suggestion(path)));
+            return Err(Box::new(unknown(leaf)));
         }
-        return match leaf.values.first() {
+        return match given {
             Some(Value::Table(table)) if table.is_empty() => Ok(None),
-            _ => Err(problem(
-                format!("`{path}` is a section, not a setting"),
-                format!("set `{path}.…`"),
-            )),
+            _ => {
+                let text = format!("`{path}` is a section, not a setting");
+                let problem = Problem::error(path, text, format!("set `{path}.…`"));
+                Err(Box::new(problem.from(&leaf.origin)))
+            }
         };
     };
-    match leaf.values.iter().find(|value| check(value).is_ok()) {
-        Some(value) => Ok(Some(value.clone())),
-        None => {
-            let expected = leaf.values.first().and_then(|value| check(value).err());
-            let expected = format!("expected {}", expected.unwrap_or_default());
-            let key = match List::split(path) {
-                Some((list, _, name)) => list.key(name),
-                None => find_key(path),
-            };
-            let is_secret = key.is_some_and(|key| key.is_secret);
-            let shown = leaf.values.first().filter(|_| !is_secret);
-            let shown = shown.map(|value| format!(" = {value}")).unwrap_or_default();
-            Err(problem(format!("`{path}`{shown} cannot be used"), expected))
-        }
+    if let Some(value) = leaf.values.iter().find(|value| check(value).is_ok()) {
+        return Ok(Some(value.clone()));
     }
+    let expected = given.and_then(|value| check(value).err()).unwrap_or_default();
+    let given = given.filter(|_| !is_secret(path));
+    let form = key_of(path).map(|key| key.form);
+    let suggestion = form.zip(given).and_then(|(form, given)| {
+        suggest::value(form, given, |value| check(value).is_ok()).map(|value| value.to_string())
+    });
+    let shown = given.map(|value| format!(" = {value}")).unwrap_or_default();
+    let meant = suggestion.as_ref().map(|value| format!("; did you mean {value}?"));
+    let problem = Problem::error(
+        path,
+        format!("`{path}`{shown} cannot be used"),
+        format!("expected {expected}{}", meant.unwrap_or_default()),
+    );
+    let value = given.cloned();
+    Err(Box::new(Problem { value, suggestion, ..problem.from(&leaf.origin) }))
+}
+
+/// Its value is not shown: it may be a secret whose name is misspelled.
+fn unknown(leaf: &Leaf) -> Problem {
+    let path = &leaf.path;
+    let is_variable = |variable: &String| *variable == environment::variable(path);
+    // Who has written a variable is told the name of a variable.
+    let suggestion = suggest::setting(path).map(|meant| match &leaf.name {
+        Origin::Env { variable } if is_variable(variable) && !meant.contains('[') => {
+            environment::variable(&meant)
+        }
+        _ => meant,
+    });
+    let fix = match (&suggestion, section_of(path)) {
+        (Some(meant), _) => format!("did you mean `{meant}`?"),
+        (None, Some(section)) => {
+            let names: Vec<_> = section.keys.iter().map(last_name).collect();
+            format!("[{}] has {}", section.name, names.join(", "))
+        }
+        (None, None) => "see docs/reference/configuration.md for all keys".to_owned(),
+    };
+    let problem = Problem::error(path, format!("unknown key `{path}`"), fix).from(&leaf.name);
+    Problem { suggestion, ..problem }
+}
+
+/// A variable that looks like a setting and is read by nobody.
+fn misnamed(name: &str) -> Option<Problem> {
+    let meant = environment::meant(name)?;
+    let text = format!("`{name}` is ignored: levels are separated by two underscores");
+    let problem = Problem::warning("", text, format!("did you mean `{meant}`?"));
+    Some(Problem { suggestion: Some(meant), ..problem })
 }
 
 /// The check of a setting's value, if there is such a setting.
@@ -356,6 +406,25 @@ fn check_of(path: &str) -> Option<Check> {
         Some((list, _, key)) => list.check(key),
         None => find_key(path).map(|key| key.check),
     }
+}
+
+/// Whether the values of this setting must not be shown.
+pub(super) fn is_secret(path: &str) -> bool {
+    key_of(path).is_some_and(|key| key.is_secret)
+}
+
+/// The row of the table for this path.
+pub(super) fn key_of(path: &str) -> Option<&'static Key> {
+    match List::split(path) {
+        Some((list, _, name)) => list.key(name),
+        None => find_key(path),
+    }
+}
+
+/// The section that a path is in, if it is one of a table that is no list.
+fn section_of(path: &str) -> Option<&'static Section> {
+    let (name, _) = path.rsplit_once('.')?;
+    SECTIONS.iter().find(|section| section.name == name)
 }
 
 fn find_key(name: &str) -> Option<&'static Key> {
@@ -374,40 +443,15 @@ fn missing_keys(
     list: &List,
     number: usize,
     is_missing: impl Fn(&str) -> bool,
-    origins: &BTreeMap<String, Origin>,
+    place: &Origin,
 ) -> Vec<Problem> {
-    let prefix = list.place(number, "");
-    let known = origins.iter().find(|(path, _)| path.starts_with(&prefix));
     let missing = list.needed.iter().filter(|(key, _)| is_missing(key));
-    let problem = |(key, example): &(&str, &str)| Problem {
-        origin: known.map_or(Origin::Default, |(_, origin)| origin.clone()),
-        key: format!("{prefix}{key}"),
-        text: format!("{} {} of `{}` has no `{key}`", list.noun, number + 1, list.path),
-        fix: format!("add for example `{example}`"),
+    let problem = |(key, example): &(&str, &str)| {
+        let text = format!("{} {} of `{}` has no `{key}`", list.noun, number + 1, list.path);
+        let fix = format!("add for example `{example}`");
+        Problem::error(list.place(number, key), text, fix).from(place)
     };
     missing.map(problem).collect()
-}
-
-/// The known name that was probably meant: the same name in another section, or a name a few letters away.
-fn suggestion(path: &str) -> String {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    let list_keys = List::split(path).map(|(list, number, _)| {
-        list.names().map(|key| list.place(number, key)).collect::<Vec<_>>()
-    });
-    let known = list_keys.unwrap_or_else(|| {
-        let sections = SECTIONS.iter().map(|section| section.name.to_owned());
-        keys().map(|key| key.name.to_owned()).chain(sections).collect()
-    });
-    let distance = |name: &String| match last(name) == last(path) {
-        true => 0,
-        false => strsim::damerau_levenshtein(name, path),
-    };
-    // A third of the letters may differ; beyond that the guess would be noise.
-    let nearest = known.iter().min_by_key(|name| distance(name));
-    match nearest.filter(|name| distance(name) <= path.len().div_ceil(3)) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => "see docs/reference/configuration.md for all keys".to_owned(),
-    }
 }
 
 /// Reads a file of keys.

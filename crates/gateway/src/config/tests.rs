@@ -160,29 +160,30 @@ history = 1
         text,
         &env,
         &[
-            "tickcast.toml:11: unknown key `colour.red`; see docs/reference/configuration.md",
-            "tickcast.toml:9: `limits.payload_bytes` = \"64KB\" cannot be used; expected a size such as",
-            "tickcast.toml:1: unknown key `listen`; did you mean `server.listen`?",
-            "tickcast.toml:3: unknown key `server.listn`; did you mean `server.listen`?",
-            "tickcast.toml:4: `server.workers` = -1 cannot be used; expected a whole number from 0 to 1024",
-            "tickcast.toml:14: unknown key `topics.pattern[0].hystory`; did you mean `topics.pattern[0].history`?",
-            "tickcast.toml:16: `topics.pattern[1].mode` = \"newest\" cannot be used; expected \"all\" or \"latest\"",
-            "tickcast.toml:6: `websocket.ping_interval` = 25 cannot be used; expected a duration such as",
-            "tickcast.toml:7: `websocket.publish` = \"yes\" cannot be used; expected true or false",
+            "tickcast.toml:11:1: unknown key `colour.red`; see docs/reference/configuration.md",
+            "tickcast.toml:9:17: `limits.payload_bytes` = \"64KB\" cannot be used; expected a size such as",
+            "tickcast.toml:1:1: unknown key `listen`; did you mean `server.listen`?",
+            "tickcast.toml:3:1: unknown key `server.listn`; did you mean `server.listen`?",
+            "tickcast.toml:4:11: `server.workers` = -1 cannot be used; expected a whole number from 0 to 1024",
+            "tickcast.toml:14:1: unknown key `topics.pattern[0].hystory`; did you mean `topics.pattern[0].history`?",
+            "tickcast.toml:16:8: `topics.pattern[1].mode` = \"newest\" cannot be used; expected \"all\" or \"latest\"",
+            "tickcast.toml:6:17: `websocket.ping_interval` = 25 cannot be used; expected a duration such as",
+            "tickcast.toml:7:11: `websocket.publish` = \"yes\" cannot be used; expected true or false",
             "env TICKCAST__LOG: `log` is a section, not a setting; set `log.",
             "env TICKCAST__SERVER__ADMIN_LISTEN: `server.admin_listen` = \"localhost\" cannot be used; expected an IP",
-            "tickcast.toml:18: pattern 3 of `topics.pattern` has no `match`; add for example",
+            "tickcast.toml:16:8: pattern 2 of `topics.pattern` has no `match`; add for example",
+            "tickcast.toml:18:11: pattern 3 of `topics.pattern` has no `match`; add for example",
         ],
     );
 }
 
 #[test]
 fn syntax_errors_name_the_line() {
-    check_errors("[server]\nworkers = \n", &[], &["tickcast.toml:2: not TOML: "]);
+    check_errors("[server]\nworkers = \n", &[], &["tickcast.toml:2:11: not TOML: "]);
     check_errors(
         "[server]\nworkers = 99999999999999999999\n",
         &[],
-        &["tickcast.toml:2: `server.workers` = "],
+        &["tickcast.toml:2:11: `server.workers` = "],
     );
     let missing =
         Config::load(Some(Path::new("/nowhere/t.toml")), std::iter::empty(), Flags::default());
@@ -198,7 +199,7 @@ fn open_addresses_need_keys_or_insecure() {
         text,
         &[],
         &[
-            "tickcast.toml:2: `server.listen` = \"0.0.0.0:8080\" is not a loopback address and there are no keys",
+            "tickcast.toml:2:10: `server.listen` = \"0.0.0.0:8080\" is not a loopback address and there are no keys",
         ],
     );
     assert!(load(text, &[], Flags::default()).unwrap_err()[0].contains("--insecure"));
@@ -258,19 +259,19 @@ fn mistakes_in_keys_are_named_by_file_and_line() {
         &text,
         &[],
         &[
-            "tickcast.toml:13: `access.key[2].hash` cannot be used; expected \"sha256:\" and 64 hex",
-            "tickcast.toml:14: `access.key[2].rights` = [] cannot be used; expected a list of at least one",
-            "tickcast.toml:16: unknown key `access.key[3].hush`; did you mean `access.key[3].hash`?",
-            "tickcast.toml:8: there are two keys with `name` = \"feed\"; give each its own name",
+            "tickcast.toml:13:8: `access.key[2].hash` cannot be used; expected \"sha256:\" and 64 hex",
+            "tickcast.toml:14:10: `access.key[2].rights` = [] cannot be used; expected a list of at least one",
+            "tickcast.toml:16:1: unknown key `access.key[3].hush`; did you mean `access.key[3].hash`?",
+            "tickcast.toml:8:8: there are two keys with `name` = \"feed\"; give each its own name",
         ],
     );
     check_errors(
         "[[access.key]]\nrate = 5\n",
         &[],
         &[
-            "tickcast.toml:2: key 1 of `access.key` has no `name`; add for example `name = ",
-            "tickcast.toml:2: key 1 of `access.key` has no `hash`; add for example `hash = ",
-            "tickcast.toml:2: key 1 of `access.key` has no `rights`; add for example `rights = ",
+            "tickcast.toml:2:8: key 1 of `access.key` has no `name`; add for example `name = ",
+            "tickcast.toml:2:8: key 1 of `access.key` has no `hash`; add for example `hash = ",
+            "tickcast.toml:2:8: key 1 of `access.key` has no `rights`; add for example `rights = ",
         ],
     );
     let twice =
@@ -279,8 +280,8 @@ fn mistakes_in_keys_are_named_by_file_and_line() {
         &twice,
         &[],
         &[
-            "tickcast.toml:8: `topics` of the key \"b\" has \"a b\", which matches no topic",
-            "tickcast.toml:7: the keys \"a\" and \"b\" have one hash",
+            "tickcast.toml:8:10: `topics` of the key \"b\" has \"a b\", which matches no topic",
+            "tickcast.toml:7:8: the keys \"a\" and \"b\" have one hash",
         ],
     );
 }
@@ -303,19 +304,19 @@ fn mistakes_in_a_file_of_keys_are_named_by_file_and_line() {
     };
     check(
         None,
-        &["tickcast.toml:2: `access.keys_file` = \"keys.toml\" cannot be read: No such file"],
+        &["tickcast.toml:2:13: `access.keys_file` = \"keys.toml\" cannot be read: No such file"],
     );
     check(
         Some("# none\n"),
-        &["tickcast.toml:2: `access.keys_file` = \"keys.toml\" has no keys; add one"],
+        &["tickcast.toml:2:13: `access.keys_file` = \"keys.toml\" has no keys; add one"],
     );
-    check(Some("[[access.key]\n"), &["keys.toml:1: not TOML: "]);
+    check(Some("[[access.key]\n"), &["keys.toml:1:14: not TOML: "]);
     check(
         Some(&format!("{}rate = -1\n[server]\nworkers = 1\n", named("feed", 'a'))),
         &[
-            "keys.toml:7: `server.workers` does not belong into a file of keys; it may have",
-            "keys.toml:5: `access.key[1].rate` = -1 cannot be used",
-            "keys.toml:2: there are two keys with `name` = \"feed\"",
+            "keys.toml:7:1: `server.workers` does not belong into a file of keys; it may have",
+            "keys.toml:5:8: `access.key[1].rate` = -1 cannot be used",
+            "keys.toml:2:8: there are two keys with `name` = \"feed\"",
         ],
     );
 }
@@ -338,13 +339,13 @@ fn topics_that_nobody_may_subscribe_to_are_a_warning() {
     };
     let closed = "[[topics.pattern]]\nmatch = 'a.*'\nsubscribe = 'closed'\n";
     let is_warned = |text: &str| {
-        warnings(text).iter().any(|warning| warning.0.contains("nobody can subscribe"))
+        warnings(text).iter().any(|warning| warning.text.contains("nobody can subscribe"))
     };
     assert!(is_warned(closed));
     assert!(is_warned(&format!("{closed}{FEED}")));
     assert!(!is_warned(&format!("{closed}{}", named("a", 'a'))));
     assert!(!is_warned(FEED));
-    assert!(warnings(&format!("{}rate = 5\n", named("a", 'a')))[0].0.contains("no effect"));
+    assert!(warnings(&format!("{}rate = 5\n", named("a", 'a')))[0].text.contains("no effect"));
 }
 
 #[test]
@@ -434,7 +435,7 @@ fn the_url_of_redis_may_stand_in_a_file() {
     };
     check(&format!("{in_file}url = 'redis://url'\n"), "is set, and so is `broker.redis.url_file`");
     std::fs::write(&path, format!("redis://:{PASSWORD}@host:port")).unwrap();
-    check(&in_file, "tickcast.toml:2: `broker.redis.url` from \"");
+    check(&in_file, "tickcast.toml:2:12: `broker.redis.url` from \"");
     assert!(!format!("{:?}", url(&in_file, &[], Flags::default())).contains(PASSWORD));
     std::fs::write(&path, " \n").unwrap();
     check(&in_file, "cannot be used: it is empty");
@@ -449,7 +450,7 @@ fn a_covered_pattern_is_a_warning() {
     let (_folder, path) = file("[[topics.pattern]]\nmatch='a*'\n[[topics.pattern]]\nmatch='ab'\n");
     let (_, warnings) = Config::load(Some(&path), std::iter::empty(), Flags::default()).unwrap();
     assert!(
-        warnings.iter().any(|warning| warning.0.contains("\"ab\" is never used")),
+        warnings.iter().any(|warning| warning.text.contains("\"ab\" is never used")),
         "{warnings:?}"
     );
 }

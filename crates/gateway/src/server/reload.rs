@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use crate::config::{Change, Config, ConfigErrors, Inputs, Warning};
+use crate::config::{Change, Config, ConfigErrors, Inputs, Problem};
 use crate::logging::{self, LogError};
 use crate::node::Node;
 use crate::systemd;
@@ -58,7 +58,7 @@ pub(crate) struct Reloader {
     turn: Mutex<Option<Reading>>,
 }
 
-type Loaded = Result<(Config, Vec<Warning>), ConfigErrors>;
+type Loaded = Result<(Config, Vec<Problem>), ConfigErrors>;
 type Reading = JoinHandle<Loaded>;
 
 impl Reloader {
@@ -73,7 +73,7 @@ impl Reloader {
     async fn load(
         &self,
         late: &mut Option<Reading>,
-    ) -> Result<(Config, Vec<Warning>), ReloadError> {
+    ) -> Result<(Config, Vec<Problem>), ReloadError> {
         let inputs = self.inputs.get().map(Arc::clone).ok_or(ReloadError::NoInputs)?;
         let read = async {
             if let Some(reading) = late {
@@ -108,7 +108,7 @@ impl Node {
     }
 
     /// Goes on with another configuration.
-    fn take(&self, mut config: Config, warnings: &[Warning]) -> Result<Reloaded, ReloadError> {
+    fn take(&self, mut config: Config, warnings: &[Problem]) -> Result<Reloaded, ReloadError> {
         let changes = self.config().succeeded_by(&mut config);
         // Old values of settings that need a restart are now beside new values of others.
         config.check()?;

@@ -60,6 +60,7 @@ mod page;
 mod ports;
 mod programs;
 mod rules;
+mod schema;
 mod session;
 mod transcript;
 

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tempfile::TempDir;
 
 use crate::compare;
+use crate::packages::packages;
 use crate::page::root;
 use crate::ports::{ADMIN, PUBLIC, Ports};
 use crate::programs::{self, Sign};
@@ -288,6 +289,8 @@ fn furnish(folder: &Path) {
         fs::copy(&stub, &copy).expect("room on the disk");
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
+    let validator = packages().join("venv/bin/check-jsonschema");
+    symlink(validator, folder.join(".bin/check-jsonschema")).expect("room on the disk");
     symlink("../../.bin/tickcast", folder.join("target/release/tickcast")).expect("room");
     for name in LINKED {
         symlink(root().join(name), folder.join(name)).expect("room on the disk");

@@ -36,6 +36,7 @@ mod harness;
 mod access;
 mod admission;
 mod broker;
+mod configuration;
 mod doctor;
 mod drain;
 mod encrypted;

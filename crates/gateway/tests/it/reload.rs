@@ -137,8 +137,8 @@ async fn an_invalid_configuration_changes_nothing_and_everything_wrong_with_it_i
     assert_eq!(rig.metric("tickcast_config_last_reload_successful").await, 0.0);
     let path = rig.file.display().to_string();
     for beginning in [
-        &format!("{path}:3: `limits.payload_bytes` = \"64KB\" cannot be used"),
-        &format!("{path}:4: unknown key `limits.batch`"),
+        &format!("{path}:3:17: `limits.payload_bytes` = \"64KB\" cannot be used"),
+        &format!("{path}:4:1: unknown key `limits.batch`"),
         "configuration not reloaded, the old one stays in force: 2 errors",
     ] {
         rig.expect_said("ERROR", beginning).await;
@@ -232,7 +232,7 @@ async fn the_log_follows_its_filter() {
     rig.reload("[log]\nfilter = 'loud'\n[log]\n", false).await;
     assert_eq!(debug_lines(&rig), lines, "{}", rig.program.log());
     rig.reload("[log]\nfilter = 'tickcast=loud'\n", false).await;
-    rig.expect_said("ERROR", &format!("{}:2: `log.filter`", rig.file.display())).await;
+    rig.expect_said("ERROR", &format!("{}:2:10: `log.filter`", rig.file.display())).await;
 }
 
 #[tokio::test]

@@ -58,6 +58,29 @@ pub enum TlsError {
     Setup(String),
 }
 
+impl TlsError {
+    /// The setting to change, if it is one.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Read { setting, .. } | Self::Empty { setting, .. } => Some(setting),
+            Self::Half { given, .. } => Some(given),
+            Self::Pair(_) => Some(SETTING_CERTIFICATE),
+            Self::NoSystemRoots => Some(SETTING_CA),
+            Self::Setup(_) => None,
+        }
+    }
+}
+
+impl TlsFiles {
+    /// Reads the files as a broker does at its start. Blocks.
+    ///
+    /// # Errors
+    /// What a broker would not start with.
+    pub fn check(&self) -> Result<(), TlsError> {
+        TlsSource::new(self.clone()).map(drop)
+    }
+}
+
 /// Where certificates are read from, each time anew.
 #[derive(Debug, Clone)]
 pub(super) struct TlsSource {

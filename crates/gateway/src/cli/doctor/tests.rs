@@ -9,7 +9,8 @@ use tickcast_broker::redis::inspect::{
 
 use super::finding::{Finding, Level, Report, bytes};
 use super::{keys, listeners, machine, redis};
-use crate::config::{AccessKey, Config, Right, Warning};
+use crate::config::{AccessKey, Config, Flags, Right};
+use crate::server::listen::occupant::Occupant;
 
 /// A Redis that is as it should be.
 fn good() -> Facts {
@@ -259,7 +260,12 @@ fn a_file_of_keys_is_not_for_everybody() {
 fn the_report_is_aligned_and_says_what_to_do() {
     let mut report = Report::default();
     report.section("One", vec![Finding::ok("a check", "value")]);
-    let warning = Warning("this does nothing; leave it out".to_owned());
+    let mut flags = Flags::default();
+    flags.impose("dev", "drain.rate", "5");
+    let env = [("TICKCAST__DRAIN__RATE".to_owned(), "7".to_owned())];
+    let (_, mut warnings) = Config::load(None, env.into_iter(), flags).unwrap();
+    warnings.retain(|warning| warning.key == "drain.rate");
+    let warning = warnings.remove(0);
     report.section("Two", super::settings(&[warning]));
     report.section("Three", vec![Finding::fail("b", "bad\x1b[2J", "do\nthat")]);
     let expected = "\
@@ -268,8 +274,8 @@ One
 
 Two
   ok    settings  valid
-  warn  settings  this does nothing
-                  -> leave it out
+  warn  settings  env TICKCAST__DRAIN__RATE: `drain.rate` = 7 has no effect: `dev` makes it 5
+                  -> use `tickcast serve` to have it as it is set
 
 Three
   FAIL  b         bad\\u{1b}[2J
@@ -285,7 +291,7 @@ Three
     assert_eq!(json["ok"], false);
     assert_eq!(json["findings"][2]["level"], "warn");
     assert_eq!(json["findings"][2]["section"], "Two");
-    assert_eq!(json["findings"][2]["fix"], "leave it out");
+    assert_eq!(json["findings"][2]["fix"], "use `tickcast serve` to have it as it is set");
     assert_eq!(json["findings"][0]["fix"], serde_json::Value::Null);
 }
 
@@ -303,9 +309,9 @@ fn bytes_for_people() {
 fn an_address_that_is_taken_is_nothing_to_start_a_node_on() {
     let address = "127.0.0.1:8080".parse().unwrap();
     let judge = |bound: Result<(), ErrorKind>, name: Option<&str>| {
-        let owner = name.map(|name| listeners::Owner { process: 77, name: name.to_owned() });
+        let occupant = name.map(|name| Occupant { pid: 77, name: name.to_owned() });
         let bound = bound.map_err(std::io::Error::from);
-        listeners::judge("listen", address, "--listen", bound, owner.as_ref())
+        listeners::judge("listen", address, "--listen", bound, occupant.as_ref())
     };
     let level = |bound, name| judge(bound, name).level;
     assert_eq!(level(Ok(()), None), Level::Ok);
@@ -317,28 +323,4 @@ fn an_address_that_is_taken_is_nothing_to_start_a_node_on() {
     let finding = judge(Err(ErrorKind::AddrInUse), Some("nginx"));
     assert_eq!(finding.value, "127.0.0.1:8080 is in use by nginx, process 77");
     assert!(finding.fix.is_some_and(|fix| fix.contains("--listen")));
-}
-
-#[test]
-#[cfg(target_endian = "little")]
-fn the_kernels_table_says_who_is_in_the_way() {
-    let table = "\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 101 1 0
-   1: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 102 1 0
-   2: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 103 1 0
-   3: 0000000000000000FFFF00000100007F:1F92 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 104 1
-   4: 00000000000000000000000001000000:1F93 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 105 1
-   5: garbage
-";
-    let check = |address: &str, expected: &[u64]| {
-        assert_eq!(listeners::listening(table, address.parse().unwrap()), expected, "{address}");
-    };
-    check("127.0.0.1:8080", &[101]);
-    check("127.0.0.2:8080", &[]);
-    check("0.0.0.0:8080", &[101]);
-    check("10.0.0.1:8081", &[102]);
-    check("127.0.0.1:8082", &[104]);
-    check("[::1]:8083", &[105]);
-    check("127.0.0.1:8084", &[]);
 }
