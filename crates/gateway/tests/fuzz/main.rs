@@ -3,6 +3,7 @@
 //! The checks are those of the fuzz targets (`fuzz/checks`), run in three ways: on the committed corpus, on damaged inputs of
 //! it with a seed, and by libFuzzer for as long as `TICKCAST_FUZZ_SECONDS` says.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../../../../fuzz/checks/commands.rs"]
