@@ -57,6 +57,16 @@ fn node_flags_reach_the_configuration() {
 }
 
 #[test]
+fn a_topic_with_a_wildcard_is_told_that_there_are_none() {
+    for line in ["tickcast sub stocks.*", "tickcast pub stocks.* 1"] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains("a topic has no wildcards: name each one"), "{error}");
+    }
+    let error = parse("tickcast sub stocks,AAPL").unwrap_err().to_string();
+    assert!(!error.contains("wildcards"), "{error}");
+}
+
+#[test]
 fn wrong_command_lines_are_refused_with_code_2() {
     for line in [
         "tickcast pub",

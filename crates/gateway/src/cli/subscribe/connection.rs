@@ -226,3 +226,20 @@ impl Writer {
         drop(sent.await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::GatewayUrl;
+
+    #[test]
+    fn advice_for_the_beginning_is_not_given_again() {
+        let url: GatewayUrl = "http://127.0.0.1:1".parse().unwrap();
+        let source = std::io::ErrorKind::ConnectionRefused.into();
+        let error = OpenError::Client(ClientError::Unreachable { url, source });
+        assert!(error.to_string().contains("; is a gateway running there?"), "{error}");
+        assert_eq!(error.reason(), "cannot reach http://127.0.0.1:1: connection refused");
+        let error = OpenError::Client(ClientError::Lost("a; b".to_owned()));
+        assert_eq!(error.reason(), error.to_string());
+    }
+}
