@@ -37,12 +37,17 @@ const SHARDS: usize = 1024;
 /// Shards that one sweep visits: see [`MemoryBroker::sweep`].
 const SHARDS_PER_SWEEP: usize = SHARDS / MemoryBroker::SWEEPS_PER_ROUND;
 
+/// One in so many topics may be one that was only read.
+const UNPUBLISHED_SHARE: usize = 2;
+
 /// What a [`MemoryBroker`] may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
     /// Topics with an epoch, at about 170 bytes and the name each, beside `bytes_max`. Default 1,000,000.
     ///
     /// At the bound, known topics go on; publishing to another one, or creating it by a read, is answered `Full`.
+    /// Half of them at most are topics that were only read and never published, so that subscribers alone cannot take
+    /// the room of publishers; one more of those is answered `Full`.
     /// A publication that `bytes_max` refuses to a new topic still leaves the topic, unpublished.
     pub topics_max: usize,
     /// Bytes of retained publications, values and histories together. Default 1 GiB.
@@ -89,6 +94,8 @@ pub struct MemoryBroker {
     shards: Box<[Mutex<Shard>]>,
     keys: Keys,
     topics: Gauge,
+    /// Those of them that were never published.
+    unpublished: Gauge,
     subscriptions: AtomicUsize,
     /// The sum of [`Retained::bytes`] over all shards; each shard adds its changes under its lock.
     bytes: AtomicUsize,
@@ -128,6 +135,7 @@ impl MemoryBroker {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             keys: Keys::new(limits.idempotency_ttl, limits.idempotency_keys_max),
             topics: Gauge::new(limits.topics_max),
+            unpublished: Gauge::new((limits.topics_max / UNPUBLISHED_SHARE).max(1)),
             subscriptions: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             sweep_from: AtomicUsize::new(0),
@@ -156,7 +164,7 @@ impl MemoryBroker {
             let before = retained.bytes();
             if retained.is_expired(&self.limits, now) && !subscribed.contains(topic) {
                 self.account(before, 0);
-                self.topics.release();
+                self.release(retained);
                 return false;
             }
             retained.trim(now);
@@ -191,9 +199,10 @@ impl MemoryBroker {
         let now = (self.clock)();
         let subscribed = shard.subscribed.contains(&topic);
         let retained = self
-            .topic_or_new(&mut shard.topics, &topic, subscribed, now)
+            .topic_or_new(&mut shard.topics, &topic, (subscribed, Purpose::Publish), now)
             .ok_or(PublishError::Full("topics_max"))?;
 
+        let was_published = retained.is_published();
         let position = retained.next_position();
         let publication = Arc::new(Publication::new(topic, position, wall_clock_ms(), &data));
         let before = retained.bytes();
@@ -201,6 +210,9 @@ impl MemoryBroker {
         let room = self.limits.bytes_max.saturating_sub(others);
         if !retained.append(&publication, retention, room, now) {
             return Err(PublishError::Full("bytes_max"));
+        }
+        if !was_published {
+            self.unpublished.release();
         }
         self.account(before, retained.bytes());
         if subscribed {
@@ -219,7 +231,7 @@ impl MemoryBroker {
         let subscribed = shard.subscribed.contains(topic);
         let retained = if request.create {
             let retained = self
-                .topic_or_new(&mut shard.topics, topic, subscribed, now)
+                .topic_or_new(&mut shard.topics, topic, (subscribed, Purpose::Read), now)
                 .ok_or(ReadError::Full("topics_max"))?;
             retained.renew(now);
             retained
@@ -235,26 +247,55 @@ impl MemoryBroker {
         Ok(Some(retained.state(request.history)))
     }
 
-    /// The topic; a new epoch if there was none or it has expired. None at the bound for topics.
+    /// The topic; a new epoch if there was none or it has expired. None at the bound for topics of this purpose.
     fn topic_or_new<'a>(
         &self,
         topics: &'a mut HashMap<Topic, Retained, ahash::RandomState>,
         topic: &Topic,
-        subscribed: bool,
+        (subscribed, purpose): (bool, Purpose),
         now: Instant,
     ) -> Option<&'a mut Retained> {
         match topics.entry(topic.clone()) {
-            Entry::Occupied(entry) => {
-                let retained = entry.into_mut();
-                if !subscribed && retained.is_expired(&self.limits, now) {
-                    self.account(retained.bytes(), 0);
-                    *retained = Retained::new(now);
+            Entry::Occupied(mut entry) => {
+                if subscribed || !entry.get().is_expired(&self.limits, now) {
+                    return Some(entry.into_mut());
                 }
-                Some(retained)
+                self.account(entry.get().bytes(), 0);
+                self.release(entry.get());
+                if !self.acquire(purpose) {
+                    entry.remove();
+                    return None;
+                }
+                entry.insert(Retained::new(now));
+                Some(entry.into_mut())
             }
-            Entry::Vacant(entry) => {
-                self.topics.try_acquire().then(|| entry.insert(Retained::new(now)))
+            Entry::Vacant(entry) => self.acquire(purpose).then(|| entry.insert(Retained::new(now))),
+        }
+    }
+
+    /// Counts a new topic, which is unpublished until its first publication is in it; false at the bound.
+    fn acquire(&self, purpose: Purpose) -> bool {
+        if !self.topics.try_acquire() {
+            return false;
+        }
+        let is_admitted = match purpose {
+            Purpose::Read => self.unpublished.try_acquire(),
+            Purpose::Publish => {
+                self.unpublished.acquire();
+                true
             }
+        };
+        if !is_admitted {
+            self.topics.release();
+        }
+        is_admitted
+    }
+
+    /// A topic is no more.
+    fn release(&self, retained: &Retained) {
+        self.topics.release();
+        if !retained.is_published() {
+            self.unpublished.release();
         }
     }
 
@@ -272,8 +313,9 @@ impl MemoryBroker {
             && let Entry::Occupied(entry) = shard.topics.entry(topic.clone())
             && entry.get().is_expired(&self.limits, now)
         {
-            self.account(entry.remove().bytes(), 0);
-            self.topics.release();
+            let retained = entry.remove();
+            self.account(retained.bytes(), 0);
+            self.release(&retained);
         }
         if shard.subscribed.insert(topic) {
             self.subscriptions.fetch_add(1, Ordering::Relaxed);
@@ -339,6 +381,13 @@ impl fmt::Debug for MemoryBroker {
     }
 }
 
+/// What a topic is made for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Publish,
+    Read,
+}
+
 /// A count over all shards that never passes its bound.
 #[derive(Debug)]
 struct Gauge {
@@ -354,6 +403,11 @@ impl Gauge {
     fn try_acquire(&self) -> bool {
         let more = |count| (count < self.max).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// One more, whatever the bound.
+    fn acquire(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     fn release(&self) {

@@ -5,6 +5,7 @@
 //! is a `Topic` and every payload one JSON text. Nothing here builds a tree of a payload or re-writes its bytes:
 //! answers are written by hand into one buffer, with the payload copied in as it came.
 
+pub(crate) mod held;
 pub(crate) mod problem;
 pub(crate) mod upload;
 

@@ -54,6 +54,7 @@ pub use schema::schema;
 pub use secret::Secret;
 pub use setting::{Form, Key, LogFormat, Setting, Size};
 
+use crate::memory;
 use setting::{Compare as _, Section, section};
 
 /// The configuration of one node, complete and checked.
@@ -99,7 +100,7 @@ section! {
     /// Worker threads. Each owns its connections; 0 means one per core.
     workers: usize = 0, in 0..=1024, needs restart;
 
-    /// Open connections on the public listener; 0 means as many as the limit on open files leaves room for.
+    /// Open connections on the public listener; 0 means as many as the limit on open files leaves room for, and no more than one for each 32 KiB of the memory that the process may use, by its control group or else by the machine: a quarter of the memory at 8 KiB each, most of it the kernel's.
     /// One more is answered with 503 `too_many_connections` and closed. An idle one takes about 160 bytes of the node's memory on a shared topic, below 1 KiB with a topic of its own.
     max_connections: usize = 0, in 0..=10_000_000;
 
@@ -132,8 +133,18 @@ section! {
     /// Time for a request's body to arrive. At the bound the answer is 408 `request_timeout`.
     body_timeout: Duration = Duration::from_secs(10), in Duration::from_millis(100)..=Duration::from_secs(600);
 
+    /// Time for a client to take an answer of more than 4 KiB. At the bound the connection is cut.
+    answer_timeout: Duration = Duration::from_secs(60), in Duration::from_millis(100)..=Duration::from_secs(3600);
+
     /// Size of a request's header. A larger one is answered with 431. HTTP needs at least 8 KiB to be useful.
     header_bytes: Size = Size::kib(16), in Size::kib(8)..=Size::mib(1);
+
+    /// Memory for bodies of requests that come slowly, and as much for answers that clients do not take: at least 1 MiB, 0 means a sixteenth of the memory that the process may use, and 64 MiB at most.
+    /// At the bound the answer is 503 `unavailable`. A body that comes in one piece and an answer of up to 4 KiB do not count, and one that is alone may be larger.
+    memory: Size = Size::new(0), in Size::new(0)..=Size::mib(1 << 20);
+
+    /// Length of a request's path with its query, at most `http.header_bytes`. A longer one is answered with 414 `uri_too_long`.
+    uri_bytes: Size = Size::kib(8), in Size::kib(1)..=Size::kib(63);
 }
 
 section! {
@@ -151,6 +162,16 @@ section! {
 
     /// Topics that one connection may hold. Topics beyond it come back as `too_many_subscriptions`.
     subscriptions_per_connection: usize = 100, in 1..=2_000;
+
+    /// Commands that one WebSocket connection may send per second; four seconds' worth may come at once, 0 means no limit.
+    /// Beyond it a command is answered with `rate_limited` and not carried out; a connection that has more than four seconds' worth refused in one second is closed with 1008.
+    /// Publications do not count: they have the `rate` of their key.
+    commands_per_second: usize = 50, in 0..=1_000_000;
+
+    /// Open connections of one client address, for IPv6 of one /64 network; 0 means any number, and costs nothing.
+    /// One more is answered with 429 `too_many_from_address`. Set it where clients come directly, or through proxies that say whose they are (`server.trusted_proxies`);
+    /// many people may share one address. Behind proxies that say it with `X-Forwarded-For` WebSockets are counted, not requests. What was open before it was set is not counted.
+    connections_per_address: usize = 0, in 0..=1_000_000;
 }
 
 section! {
@@ -295,6 +316,7 @@ section! {
     "broker.memory" MemoryBroker
 
     /// Topics that exist at once. At the bound a publication to a new topic is refused with 503 `broker_full`.
+    /// Half of them at most are topics that have subscribers but no publication yet; another one of those is `unavailable`. They are forgotten ten minutes after their last subscriber.
     topics_max: usize = 1_000_000, in 1..=100_000_000, needs restart;
 
     /// Memory for values and history: at least 1 MiB. 0 means half of the memory that the process may use, and 1 GiB at most.
@@ -505,7 +527,7 @@ impl Config {
     pub fn max_connections(&self) -> usize {
         let fitting = check::connections_that_fit(check::open_files_max());
         match self.server.max_connections {
-            0 => fitting,
+            0 => fitting.min(budget::connections(memory::allowed())),
             count => count.min(fitting),
         }
     }
@@ -516,6 +538,11 @@ impl Config {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             count => count,
         }
+    }
+
+    /// Bytes of slow bodies, and of answers that are not taken.
+    pub(crate) fn http_memory(&self) -> usize {
+        budget::HTTP.resolve(self.http.memory).bytes()
     }
 
     /// Memory for the logs of all topics.

@@ -59,7 +59,7 @@ macro_rules! label_values {
         }
     };
 }
-use label_values;
+pub(crate) use label_values;
 
 label_values! {
     /// Why a connection ended.
@@ -98,6 +98,8 @@ label_values! {
         Limit => "limit",
         /// As many wait as may.
         Queue => "queue",
+        /// Its address has as many as one may have.
+        Address => "address",
         /// It waited when the node began to drain.
         Draining => "draining",
         /// It did not come through a trusted proxy with a header of the PROXY protocol, which is required.
@@ -158,6 +160,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) panics: u64,
     /// Frames that were no command.
     pub(crate) commands_bad: u64,
+    /// Commands beyond the rate of their connection.
+    pub(crate) commands_refused: u64,
     /// What the fan-out counted.
     pub(crate) fanout: Counters,
     /// Publications by the time from publishing to the end of the turn that wrote them, per bucket, the last for more.

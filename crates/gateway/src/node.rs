@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::api::held::HttpMemory;
 use crate::config::{Config, Live};
 use crate::metrics::{BrokerCall, Metrics};
 use crate::server::{Connections, Reloader};
@@ -54,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Arc<Connections>,
+    /// What slow clients hold over HTTP.
+    pub(crate) http_memory: Arc<HttpMemory>,
     /// Cancelled when a part of the node has ended that must not: the node is good for nothing any more.
     pub(crate) failed: CancellationToken,
     pub(crate) life: Life,

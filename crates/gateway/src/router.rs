@@ -8,13 +8,15 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, StatusCode, Version};
 use tickcast_protocol::ErrorCode;
 
 use crate::access;
 use crate::api::cors::Grant;
+use crate::api::held::Held;
 use crate::api::problem::Problem;
 use crate::api::upload::Upload;
 use crate::api::websocket::Foreign;
@@ -113,17 +115,28 @@ pub(crate) async fn handle(
     let grant = Grant::of(&node.config().cors.origins, request.headers());
     let client = visitor.peer.of_request(&node.config(), request.headers());
 
-    let mut answer = if route == Route::WebSocket && method == Method::GET {
-        let answer = upgrade(&context, request, visitor, client);
+    let is_handshake = route == Route::WebSocket && method == Method::GET;
+    let checked = check(node, &request, is_handshake);
+
+    let mut answer = if is_handshake {
+        let answer = checked.and_then(|()| upgrade(&context, request, visitor, client));
         answer.unwrap_or_else(|problem| {
             node.metrics.count_rejected(reject_reason(problem.code()));
             problem.into_response()
         })
     } else {
         let (parts, body) = request.into_parts();
-        let mut upload = Upload::new(body);
-        let answer = dispatch(node, client, &parts, &mut upload, &grant).await;
-        let mut answer = answer.unwrap_or_else(Problem::into_response);
+        let share = node.http_memory.share(Held::Request, node.config().http_memory());
+        let mut upload = Upload::new(body).within(share);
+        let answer = match checked {
+            Ok(()) => dispatch(node, client, &parts, &mut upload, &grant).await,
+            Err(problem) => Err(problem),
+        };
+        let answer = answer.unwrap_or_else(Problem::into_response);
+        let (mut answer, taken) = node.http_memory.guard(answer, node.config().http_memory());
+        if let Some(taken) = taken {
+            visitor.expect_taken(taken, node.config().http.answer_timeout);
+        }
         if !upload.is_done() {
             // What the client still sends would be taken for its next request.
             close(answer.headers_mut());
@@ -143,6 +156,38 @@ pub(crate) async fn handle(
     }
     node.metrics.observe_request(route, &method, status, started.elapsed());
     answer
+}
+
+/// What holds for requests on all routes, beyond what hyper checks: that it says whom it is for, and how long it may be.
+///
+/// A handshake has rules of its own about `Host`, and words of its own for who breaks them.
+fn check<B>(node: &Node, request: &Request<B>, is_handshake: bool) -> Result<(), Problem> {
+    let length = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let most = node.config().http.uri_bytes.bytes();
+    if length > most {
+        let detail =
+            format!("the path with its query has {length} bytes; at most {most} are taken");
+        return Err(Problem::new(ErrorCode::UriTooLong, detail));
+    }
+    if is_handshake { Ok(()) } else { check_host(request.version(), request.headers()) }
+}
+
+/// Exactly one `Host`, and one that can be: RFC 9112, section 3.2. Requests of HTTP/1.0, such as the health checks of some
+/// load balancers, may do without.
+fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).into_iter();
+    let is_good = match (hosts.next(), hosts.next()) {
+        (None, _) => version < Version::HTTP_11,
+        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
+        (Some(_), Some(_)) => false,
+    };
+    let bad = || {
+        Problem::new(
+            ErrorCode::BadRequest,
+            "exactly one `Host` is needed, and a name or address in it",
+        )
+    };
+    if is_good { Ok(()) } else { Err(bad()) }
 }
 
 /// Hands a WebSocket over to the worker, with the subscriptions of its URL.
@@ -169,6 +214,7 @@ fn reject_reason(code: ErrorCode) -> RejectReason {
     match code {
         ErrorCode::BadOrigin => RejectReason::Origin,
         ErrorCode::Unauthorized | ErrorCode::Forbidden => RejectReason::Auth,
+        ErrorCode::TooManyFromAddress => RejectReason::Address,
         _ => RejectReason::BadHandshake,
     }
 }

@@ -1,13 +1,14 @@
 //! Starts a node: binds, spawns the workers, accepts. How it ends is in [`drain`].
 
 mod accept;
+mod addresses;
 mod admission;
 mod drain;
 mod line;
 pub(crate) mod listen;
 mod peer;
 pub(crate) mod proxy_protocol;
-mod refusal;
+pub(crate) mod refusal;
 mod reload;
 
 use std::io;
@@ -274,6 +275,7 @@ fn build_node(
         broker,
         metrics,
         connections,
+        http_memory: Arc::default(),
         failed,
         life: Life::default(),
         pulse: Pulse::new(inboxes.len(), Instant::now()),

@@ -49,10 +49,10 @@ use self::core::{PublishRequest, State};
 use self::poller::Poller;
 use crate::api::problem::Problem;
 use crate::config::ProxyProtocol;
-use crate::metrics::{LATENCY_BUCKETS_MS, WorkerCell};
+use crate::metrics::{LATENCY_BUCKETS_MS, RejectReason, WorkerCell};
 use crate::node::{Item, Node};
 use crate::router;
-use crate::server::{Accepted, Peer, Place, proxy_protocol};
+use crate::server::{Accepted, Peer, Place, proxy_protocol, refusal};
 use crate::transport::websocket::handshake;
 
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
@@ -162,6 +162,20 @@ pub(crate) struct Visitor {
     pub(crate) peer: Peer,
     /// Its place. A WebSocket takes it along.
     place: RefCell<Option<Place>>,
+    /// Notified when it does not take an answer in time.
+    stuck: Rc<Notify>,
+}
+
+impl Visitor {
+    /// Gives the client so much time until the token of its answer is cancelled: then it has taken it, or is gone.
+    pub(crate) fn expect_taken(&self, taken: CancellationToken, patience: Duration) {
+        let stuck = Rc::clone(&self.stuck);
+        spawn_local(async move {
+            if tokio::time::timeout(patience, taken.cancelled()).await.is_err() {
+                stuck.notify_one();
+            }
+        });
+    }
 }
 
 /// Serves the HTTP requests of one connection, until it ends or is upgraded.
@@ -178,7 +192,7 @@ async fn shielded(node: &Node, work: Pin<&mut impl Future<Output = ()>>) {
 }
 
 async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
-    let Accepted { socket, peer, place } = accepted;
+    let Accepted { socket, peer, mut place } = accepted;
     let mut socket = match TcpStream::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -186,7 +200,12 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
         }
     };
     let Some(peer) = introduced(&context.node, &mut socket, peer).await else { return };
-    let visitor = Rc::new(Visitor { peer, place: RefCell::new(Some(place)) });
+    if !place.claim(peer, &context.node.config()) {
+        context.node.metrics.count_rejected(RejectReason::Address);
+        context.node.warnings.crowded_address(peer);
+        return refusal::answer(&mut socket, refusal::Refusal::Address).await;
+    }
+    let visitor = Rc::new(Visitor { peer, place: RefCell::new(Some(place)), stuck: Rc::default() });
     let is_asked = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_asked.set(true);
@@ -205,14 +224,23 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
         }
     };
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        result = connection.as_mut() => Some(result),
+        () = visitor.stuck.notified() => None,
         () = grace => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                result = connection => Some(result),
+                () = visitor.stuck.notified() => None,
+            }
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "an HTTP connection ended early");
+    match result {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%peer, %error, "an HTTP connection ended early"),
+        None => {
+            context.node.http_memory.count_cut();
+            tracing::debug!(%peer, "a client that did not take its answer in time is cut");
+        }
     }
 }
 
@@ -288,10 +316,16 @@ impl Context {
             opening.is_echo = faults::asks_for_echo(&request);
         }
         drop(request);
-        let Some(place) = visitor.place.take() else {
+        let Some(mut place) = visitor.place.take() else {
             let detail = "this connection has become a WebSocket before";
             return Err(Problem::new(ErrorCode::BadHandshake, detail));
         };
+        if !place.claim(opening.client, &self.node.config()) {
+            // The connection is the proxy's and goes on.
+            visitor.place.replace(Some(place));
+            self.node.warnings.crowded_address(opening.client);
+            return Err(refusal::too_many_from_address());
+        }
         let context = Rc::clone(self);
         self.requests.spawn_local(async move {
             let node = Arc::clone(&context.node);

@@ -26,7 +26,7 @@ pub enum ErrorCode {
     Unauthorized,
     /// Not allowed to do this.
     Forbidden,
-    /// The key has published as much as it may for now.
+    /// The key has published, or the connection has asked, as much as it may for now.
     RateLimited,
     /// The feature exists, but this node is not set up for it.
     NotConfigured,
@@ -50,8 +50,16 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The request took too long to arrive.
     RequestTimeout,
+    /// The request breaks a rule of HTTP itself.
+    BadRequest,
+    /// The path of the request, with its query, is longer than the node takes.
+    UriTooLong,
+    /// The body is in a form that the node does not take, such as a content coding.
+    UnsupportedMediaType,
     /// The node takes no more connections.
     TooManyConnections,
+    /// The node takes no more connections from this address.
+    TooManyFromAddress,
     /// The `Origin` of the request is not one that is allowed.
     BadOrigin,
     /// The WebSocket handshake breaks RFC 6455.
@@ -84,7 +92,11 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
+            Self::BadRequest => "bad_request",
+            Self::UriTooLong => "uri_too_long",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyFromAddress => "too_many_from_address",
             Self::BadOrigin => "bad_origin",
             Self::BadHandshake => "bad_handshake",
         }
@@ -140,7 +152,7 @@ impl CloseCode {
     pub const PROTOCOL_ERROR: Self = Self(1002);
     /// Text that is not UTF-8.
     pub const INVALID_TEXT: Self = Self(1007);
-    /// A flood that the protocol allows but no client needs: of fragments, of pings, of wrong keys, of time.
+    /// A flood that the protocol allows but no client needs: of commands, of fragments, of pings, of wrong keys, of time.
     pub const POLICY: Self = Self(1008);
     /// A message larger than a command can be.
     pub const TOO_BIG: Self = Self(1009);

@@ -54,9 +54,14 @@ impl Retained {
         Position { offset: self.position.offset + 1, ..self.position }
     }
 
+    /// Whether anything was ever published in this epoch.
+    pub(super) const fn is_published(&self) -> bool {
+        self.position.offset > 0
+    }
+
     /// Has its time to live passed? The caller knows whether it is subscribed, in which case this does not matter.
     pub(super) fn is_expired(&self, limits: &MemoryLimits, now: Instant) -> bool {
-        let ttl = if self.position.offset == 0 { limits.unpublished_ttl } else { limits.topic_ttl };
+        let ttl = if self.is_published() { limits.topic_ttl } else { limits.unpublished_ttl };
         now.saturating_duration_since(self.used_at) >= ttl
     }
 

@@ -255,6 +255,38 @@ fn at_topics_max_known_topics_go_on() {
 }
 
 #[test]
+fn topics_that_are_only_read_leave_room_for_publishers() {
+    let limits = MemoryLimits { topics_max: 10, ..MemoryLimits::default() };
+    let bench = Bench::new(limits);
+    let full = ReadError::Full("topics_max");
+    let name = |number: usize| format!("read{number}");
+    (0..5).for_each(|number| assert!(bench.read(&name(number), true).is_ok()));
+    bench.subscribe(&name(0));
+    for number in 5..100 {
+        assert_eq!(bench.read(&name(number), true).unwrap_err(), full, "below the bound for all");
+    }
+    assert_eq!(bench.broker.stats().topics, 5);
+    for number in 0..5 {
+        assert!(bench.read(&name(number), true).is_ok(), "those that are there go on");
+        assert!(bench.publish_one(item(&format!("new{number}"), "1")).is_ok());
+    }
+    assert_eq!(bench.publish_one(item("more", "1")), Err(PublishError::Full("topics_max")));
+    // The first publication makes it one of the publishers', and leaves its room to another reader once there is any.
+    assert!(bench.publish_one(item(&name(0), "1")).is_ok());
+    assert_eq!(bench.read(&name(5), true).unwrap_err(), full, "there are ten");
+    bench.clock.advance(limits.unpublished_ttl);
+    bench.sweep_all();
+    assert_eq!(bench.broker.stats().topics, 6, "the first to go are those that were only read");
+    assert!((5..9).all(|number| bench.read(&name(number), true).is_ok()));
+    assert_eq!(bench.read(&name(9), true).unwrap_err(), full);
+    // A publication that has no room for its bytes leaves a topic, unpublished.
+    let tight = Bench::new(MemoryLimits { topics_max: 4, bytes_max: 1, ..limits });
+    assert_eq!(tight.publish_one(item("a", "1")), Err(PublishError::Full("bytes_max")));
+    assert!(tight.read("b", true).is_ok());
+    assert_eq!(tight.read("c", true).unwrap_err(), full);
+}
+
+#[test]
 fn at_bytes_max_a_publication_pushes_out_its_own_history_only() {
     let cost = cost_of("a", "1", 1);
     let bench = Bench::new(MemoryLimits { bytes_max: 4 * cost, ..MemoryLimits::default() });

@@ -46,6 +46,7 @@ fn node_since(started: Instant) -> (Arc<Node>, Arc<WorkerCell>) {
         broker,
         metrics,
         connections,
+        http_memory: Arc::default(),
         failed,
         life,
         pulse,

@@ -8,6 +8,7 @@ use hyper::header::{
     SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Response, StatusCode};
+use rand::RngExt as _;
 use serde::Serialize;
 use tickcast_broker::{PublishError, ReadError};
 use tickcast_protocol::ErrorCode;
@@ -18,6 +19,9 @@ use crate::node::error_code;
 
 /// Longest `detail`, in bytes: it may quote the client, and nobody needs a megabyte back.
 const DETAIL_BYTES_MAX: usize = 300;
+
+/// Seconds after which clients are told to come back where many of them are told so at once.
+const RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 1..=10;
 
 /// A request that is refused, and why.
 #[derive(Debug)]
@@ -86,10 +90,9 @@ impl Problem {
     /// A body in a content coding: a node takes bodies as they are and unpacks nothing.
     pub(crate) fn unsupported_encoding() -> Self {
         Self {
-            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             header: Some((ACCEPT_ENCODING, "identity")),
             ..Self::new(
-                ErrorCode::BadOption,
+                ErrorCode::UnsupportedMediaType,
                 "`Content-Encoding` must be `identity` or left out: send the body uncompressed",
             )
         }
@@ -103,6 +106,11 @@ impl Problem {
     /// The same, with another `Retry-After` than the usual one.
     pub(crate) fn after(self, seconds: u32) -> Self {
         Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// The same, with a `Retry-After` that is another one for each client, so that they do not come back together.
+    pub(crate) fn after_a_while(self) -> Self {
+        self.after(rand::rng().random_range(RETRY_AFTER_SECONDS))
     }
 
     /// What is wrong, as a stable word.
@@ -223,8 +231,16 @@ fn meaning(code: ErrorCode) -> Meaning {
             "Use a method that `Allow` names."),
         ErrorCode::RequestTimeout => (S::REQUEST_TIMEOUT, None, "The request took too long",
             "Send the body at once, or raise `http.body_timeout`."),
+        ErrorCode::BadRequest => (S::BAD_REQUEST, None, "Not a request of HTTP/1.1",
+            "Use an HTTP client, or correct what the detail names."),
+        ErrorCode::UriTooLong => (S::URI_TOO_LONG, None, "The path and its query are too long",
+            "Name fewer topics in the URL and subscribe to the others with a command, or raise `http.uri_bytes`."),
+        ErrorCode::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, None, "The body is in a form that is not taken here",
+            "Send the body as it is, uncompressed."),
         ErrorCode::TooManyConnections => (S::SERVICE_UNAVAILABLE, Some(5), "Too many connections",
             "Try again, use another node, or raise `server.max_connections`."),
+        ErrorCode::TooManyFromAddress => (S::TOO_MANY_REQUESTS, Some(5), "Too many connections from one address",
+            "Close what is not needed and try again after `Retry-After`, or raise `limits.connections_per_address`."),
         ErrorCode::BadOrigin => (S::FORBIDDEN, None, "The origin is not allowed",
             "List it in `cors.origins` for HTTP, in `access.origins` for WebSocket."),
         ErrorCode::BadHandshake => (S::BAD_REQUEST, None, "Not a WebSocket handshake",
@@ -250,6 +266,7 @@ mod tests {
         ErrorCode::BadKey,
         ErrorCode::TooManySubscriptions,
         ErrorCode::BadHandshake,
+        ErrorCode::BadRequest,
         ErrorCode::Unauthorized,
         ErrorCode::BadOrigin,
         ErrorCode::Forbidden,
@@ -261,7 +278,10 @@ mod tests {
         ErrorCode::Unsubscribed,
         ErrorCode::PayloadTooLarge,
         ErrorCode::BatchTooLarge,
+        ErrorCode::UriTooLong,
+        ErrorCode::UnsupportedMediaType,
         ErrorCode::RateLimited,
+        ErrorCode::TooManyFromAddress,
         ErrorCode::NotConfigured,
         ErrorCode::Unavailable,
         ErrorCode::BrokerUnavailable,

@@ -13,6 +13,7 @@ use hyper::body::Body;
 use hyper::header::CONTENT_ENCODING;
 use tickcast_protocol::ErrorCode;
 
+use super::held::Share;
 use super::problem::Problem;
 
 /// The body of a request.
@@ -21,6 +22,8 @@ pub(crate) struct Upload<B> {
     body: B,
     /// Nothing of it is left in the connection, so the next request can follow.
     is_done: bool,
+    /// Counts what has come of it, as long as the request lasts.
+    share: Option<Share>,
 }
 
 /// How many bytes a body may have, and what it is called when it has more.
@@ -49,7 +52,12 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload<B> {
     /// The body, of which nothing has been read.
     pub(crate) fn new(body: B) -> Self {
         let is_done = body.is_end_stream();
-        Self { body, is_done }
+        Self { body, is_done, share: None }
+    }
+
+    /// The same, counted beside those of all connections.
+    pub(crate) fn within(self, share: Share) -> Self {
+        Self { share: Some(share), ..self }
     }
 
     /// Whether the connection can carry another request. If not, the answer must say that it closes.
@@ -61,7 +69,7 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload<B> {
     ///
     /// # Errors
     /// 415 for a content coding, 413 as soon as the bound is known to be passed, 408 when it takes longer than
-    /// `patience`, 400 when the connection broke off.
+    /// `patience`, 503 when it comes in pieces and the node holds too many of those, 400 when the connection broke off.
     pub(crate) async fn read(
         &mut self,
         headers: &HeaderMap,
@@ -88,17 +96,24 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload<B> {
         if self.body.is_end_stream() {
             return Ok(first);
         }
+        // The rest is waited for.
+        self.count(first.len())?;
         let Some(mut piece) = self.next().await? else { return Ok(first) };
         // It grows with what arrives, never with what a header announces.
         let mut whole = BytesMut::from(first);
         loop {
             bound.check((whole.len() + piece.len()) as u64)?;
+            self.count(piece.len())?;
             whole.extend_from_slice(&piece);
             match self.next().await? {
                 Some(next) => piece = next,
                 None => return Ok(whole.freeze()),
             }
         }
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.share.as_mut().map_or(Ok(()), |share| share.grow(bytes))
     }
 
     /// The next piece of data; trailers are passed over.

@@ -133,6 +133,7 @@ fn check_sizes(config: &Config, findings: &mut Findings) {
             "limits.batch_bytes",
             config.limits.batch_bytes,
         ),
+        ("http.uri_bytes", config.http.uri_bytes, "http.header_bytes", config.http.header_bytes),
         (
             "websocket.unsent_bytes",
             config.websocket.unsent_bytes,

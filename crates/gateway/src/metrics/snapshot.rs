@@ -10,6 +10,7 @@ use tickcast_hub::HubStats;
 use super::events::Events;
 use super::threads::Times;
 use super::{Metrics, WorkerCounters};
+use crate::api::held::Held;
 use crate::logging;
 use crate::node::Node;
 use crate::server::waiting_max;
@@ -48,6 +49,12 @@ pub(super) struct NodeState {
     pub(super) http: u64,
     /// Those that wait to be let in.
     pub(super) waiting: usize,
+    /// Client addresses whose connections are counted.
+    pub(super) addresses: usize,
+    /// Bytes that slow clients hold over HTTP, and how often one was refused for it, by [`Held`].
+    pub(super) http_memory: [(usize, u64); Held::COUNT],
+    /// Connections that did not take their answer in time.
+    pub(super) http_cut: u64,
     /// How long the worker has been silent that has been so for longest, in seconds.
     pub(super) worker_silence: u32,
 }
@@ -58,6 +65,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) waiting: usize,
     pub(super) log_bytes: usize,
+    /// Of each kind.
+    pub(super) http_bytes: usize,
     pub(super) broker_bytes: usize,
     /// Items in the inboxes of all workers together.
     pub(super) inbox_items: usize,
@@ -76,12 +85,16 @@ impl<'a> Snapshot<'a> {
                 broker_up: metrics.is_broker_up().into(),
                 http: node.connections.http(websocket),
                 waiting: node.connections.waiting(),
+                addresses: node.connections.addresses(),
+                http_memory: node.http_memory.numbers(),
+                http_cut: node.http_memory.cut(),
                 worker_silence: node.pulse.silence(),
             },
             limits: Limits {
                 connections: node.connections.max(),
                 waiting: waiting_max(&config, metrics.workers.len()),
                 log_bytes: config.log_memory().bytes(),
+                http_bytes: config.http_memory(),
                 broker_bytes: config.broker_memory().bytes(),
                 inbox_items: config.hub.inbox_items * metrics.inboxes.len(),
             },

@@ -28,6 +28,7 @@ pub(crate) struct Warnings {
     unproxied: Seldom,
     /// By what they lacked.
     refused: [Seldom; AuthFailure::COUNT],
+    crowded_address: Seldom,
 }
 
 impl Warnings {
@@ -57,6 +58,14 @@ impl Warnings {
         let Some(count) = seldom.and_then(|seldom| seldom.count(Instant::now())) else { return };
         let (client, worker, session) = asker.told();
         tracing::info!(client, worker, session, key, reason, count, "{REFUSED}");
+    }
+
+    /// The address of a client has as many connections as one may have.
+    pub(crate) fn crowded_address(&self, client: Peer) {
+        tracing::debug!(%client, "a connection was refused because its address has as many as it may");
+        if let Some(count) = self.crowded_address.count(Instant::now()) {
+            tracing::warn!(%client, count, "a connection was refused because its address has limits.connections_per_address; if it is a proxy, name it in server.trusted_proxies");
+        }
     }
 }
 

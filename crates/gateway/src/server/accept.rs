@@ -130,11 +130,16 @@ impl Door {
             self.send_away(&accepted, refusal);
         }
         if self.line.len() >= max {
-            return self.refusals.answer(socket, refusal, &self.node.metrics);
+            return self.refusals.turn_away(socket, refusal, &self.node.metrics);
         }
-        let Some(place) = self.node.connections.enter() else {
-            return self.refusals.answer(socket, Refusal::Limit, &self.node.metrics);
+        let Some(mut place) = self.node.connections.enter() else {
+            return self.refusals.turn_away(socket, Refusal::Limit, &self.node.metrics);
         };
+        // Where a proxy is at the other end, whose connection it is turns out later.
+        if !place.claim(peer, &config) {
+            self.node.warnings.crowded_address(peer);
+            return self.refusals.turn_away(socket, Refusal::Address, &self.node.metrics);
+        }
         match socket.into_std() {
             Ok(socket) => {
                 self.line.join(Accepted { socket, peer, place }, Instant::now());

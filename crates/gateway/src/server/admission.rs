@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::addresses::{Addresses, Block};
+use super::peer::Peer;
 use crate::config::Config;
 
 /// Connections that may wait to be let in. Each is an open file, and what its client has sent lies in the kernel.
@@ -34,6 +36,7 @@ pub(crate) struct Connections {
     open: AtomicUsize,
     max: AtomicUsize,
     waiting: AtomicUsize,
+    addresses: Addresses,
     started: Instant,
     /// When a connection could last not be accepted for want of open files, in milliseconds since `started` and one
     /// more; 0 if never.
@@ -46,6 +49,7 @@ impl Connections {
             open: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             waiting: AtomicUsize::new(0),
+            addresses: Addresses::default(),
             started: Instant::now(),
             lacked_files: AtomicU64::new(0),
         }
@@ -54,13 +58,25 @@ impl Connections {
     /// A place for one more connection, if there is one.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
         // Dropped at once, it takes back what it has counted.
-        let place = Place(Some(Arc::clone(self)));
+        let place = Place { connections: Some(Arc::clone(self)), block: Block::NONE };
         (self.open.fetch_add(1, Relaxed) < self.max()).then_some(place)
     }
 
     /// Open connections now, those that wait too.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Relaxed)
+    }
+
+    /// Client addresses whose connections are counted.
+    pub(crate) fn addresses(&self) -> usize {
+        self.addresses.len()
+    }
+
+    fn leave(&self, block: Block) {
+        self.open.fetch_sub(1, Relaxed);
+        if block != Block::NONE {
+            self.addresses.leave(block);
+        }
     }
 
     /// Changes the bound. Nobody who is in is sent away.
@@ -118,12 +134,35 @@ fn is_recent(lacked: u64, now: u64) -> bool {
 /// The place of one connection among those that may be open. It goes with the connection wherever that goes, from the
 /// acceptor to a worker and from HTTP to WebSocket, so that the count is never a moment without it.
 #[derive(Debug)]
-pub(crate) struct Place(Option<Arc<Connections>>);
+pub(crate) struct Place {
+    connections: Option<Arc<Connections>>,
+    /// The address that it counts for.
+    block: Block,
+}
+
+impl Place {
+    /// Counts the connection as one of this client's address. False if there are as many as may be, by the configuration;
+    /// proxies that are trusted may have any number, and a connection counts once.
+    pub(crate) fn claim(&mut self, client: Peer, config: &Config) -> bool {
+        let max = config.limits.connections_per_address;
+        let is_counted = self.block != Block::NONE;
+        if max == 0 || is_counted || client.is_trusted(&config.server.trusted_proxies) {
+            return true;
+        }
+        let Some(connections) = &self.connections else { return true };
+        let block = Block::of(client);
+        let is_admitted = connections.addresses.enter(block, max);
+        if is_admitted {
+            self.block = block;
+        }
+        is_admitted
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(connections) = &self.0 {
-            connections.open.fetch_sub(1, Relaxed);
+        if let Some(connections) = &self.connections {
+            connections.leave(self.block);
         }
     }
 }
@@ -133,29 +172,42 @@ impl Drop for Place {
 pub(crate) struct Places {
     connections: Arc<Connections>,
     count: usize,
+    /// The addresses that they count for, by the index of the connection. As long as none is counted, it is empty.
+    blocks: Vec<Block>,
 }
 
 impl Places {
     pub(crate) fn new(connections: Arc<Connections>) -> Self {
-        Self { connections, count: 0 }
+        Self { connections, count: 0, blocks: Vec::new() }
     }
 
-    /// Takes one in. It counts as before.
-    pub(crate) fn keep(&mut self, mut place: Place) {
-        self.count += usize::from(place.0.take().is_some());
+    /// Takes in that of the connection with this index. It counts as before.
+    pub(crate) fn keep(&mut self, index: usize, mut place: Place) {
+        self.count += usize::from(place.connections.take().is_some());
+        if place.block != Block::NONE {
+            if self.blocks.len() <= index {
+                self.blocks.resize(index + 1, Block::NONE);
+            }
+            self.blocks[index] = place.block;
+        }
     }
 
-    /// Gives one of them back.
-    pub(crate) fn give_back(&mut self) {
+    /// Gives that of the connection with this index back.
+    pub(crate) fn give_back(&mut self, index: usize) {
         debug_assert!(self.count > 0, "what was not kept cannot be given back");
         self.count -= 1;
-        self.connections.open.fetch_sub(1, Relaxed);
+        let block = self.blocks.get_mut(index);
+        let block = block.map_or(Block::NONE, |block| std::mem::replace(block, Block::NONE));
+        self.connections.leave(block);
     }
 }
 
 impl Drop for Places {
     fn drop(&mut self) {
         self.connections.open.fetch_sub(self.count, Relaxed);
+        for block in self.blocks.drain(..).filter(|block| *block != Block::NONE) {
+            self.connections.addresses.leave(block);
+        }
     }
 }
 
@@ -295,16 +347,52 @@ mod tests {
         assert_eq!(connections.http(0), 0, "who waits is no request");
         connections.set_waiting(0);
         let mut kept = Places::new(Arc::clone(&connections));
-        kept.keep(connections.enter().unwrap());
-        kept.keep(second.unwrap());
+        kept.keep(0, connections.enter().unwrap());
+        kept.keep(1, second.unwrap());
         assert_eq!(connections.open(), 2);
-        kept.give_back();
+        kept.give_back(0);
         assert_eq!(connections.open(), 1);
         connections.set_max(1);
         assert!(connections.enter().is_none());
         drop(kept);
         assert!(connections.enter().is_some());
         assert_eq!(connections.open(), 0);
+    }
+
+    #[test]
+    fn a_place_counts_for_its_address_wherever_it_goes() {
+        let mut config = Config::default();
+        config.limits.connections_per_address = 2;
+        config.server.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let peer = |text: &str| Peer::from(text.parse::<std::net::IpAddr>().unwrap());
+        let (client, other) = (peer("192.0.2.7"), peer("192.0.2.8"));
+        let connections = Arc::new(Connections::new(100));
+        let enter = |client: Peer| {
+            let mut place = connections.enter().unwrap();
+            place.claim(client, &config).then_some(place)
+        };
+        let mut first = enter(client).unwrap();
+        assert!(first.claim(client, &config), "it counts once");
+        let second = enter(client).unwrap();
+        assert!(enter(client).is_none() && enter(other).is_some());
+        assert_eq!((connections.open(), connections.addresses()), (2, 1));
+        let mut kept = Places::new(Arc::clone(&connections));
+        kept.keep(5, first);
+        kept.keep(0, connections.enter().unwrap());
+        assert!(enter(client).is_none());
+        kept.give_back(5);
+        let third = enter(client).unwrap();
+        kept.keep(5, third);
+        assert!(enter(client).is_none());
+        kept.give_back(0);
+        drop((kept, second));
+        assert_eq!((connections.open(), connections.addresses()), (0, 0));
+
+        let proxies: Vec<_> = (0..5).filter_map(|_| enter(peer("10.1.2.3"))).collect();
+        assert_eq!((proxies.len(), connections.addresses()), (5, 0));
+        config.limits.connections_per_address = 0;
+        let mut place = connections.enter().unwrap();
+        assert!(place.claim(client, &config) && connections.addresses() == 0);
     }
 
     #[test]

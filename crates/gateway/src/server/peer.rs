@@ -17,6 +17,11 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) struct Peer(Ipv6Addr);
 
 impl Peer {
+    /// The address, IPv4 as its mapped one.
+    pub(super) const fn address(self) -> Ipv6Addr {
+        self.0
+    }
+
     /// Whether it is one of the proxies that are believed.
     pub(crate) fn is_trusted(self, proxies: &[Network]) -> bool {
         proxies.iter().any(|network| network.contains(IpAddr::V6(self.0)))

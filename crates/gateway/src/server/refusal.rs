@@ -3,19 +3,15 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, Read as _, Write as _};
 use std::net::{self, Shutdown};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper::body::Body as _;
-use rand::RngExt as _;
 use tickcast_protocol::ErrorCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::api::Answer;
+use crate::api::held::all_of;
 use crate::api::problem::Problem;
 use crate::metrics::{Metrics, RejectReason};
 
@@ -26,8 +22,7 @@ const SERVED_PER_ANSWERING: usize = 16;
 /// Time for a client to take its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Seconds after which clients are told to come back. Each gets its own number, so that they do not come back at once.
-const RETRY_AFTER: std::ops::RangeInclusive<u32> = 1..=10;
+const TOO_MANY_FROM_ADDRESS: &str = "your address has as many connections as it may";
 
 /// What a client has sent and nobody will read: so much is taken from its socket, in pieces of this size.
 const UNREAD_BYTES: usize = 4096;
@@ -35,11 +30,13 @@ const UNREAD_PIECES_MAX: usize = 16;
 
 /// Why a connection is turned away before its request is read. Who has been read has an answer of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// As many are open as may be.
     Limit,
     /// As many wait as may.
     Queue,
+    /// Its address has as many as one may have.
+    Address,
     /// It waited when the node began to drain.
     Draining,
 }
@@ -50,6 +47,7 @@ impl Refusal {
         match self {
             Self::Limit => RejectReason::Limit,
             Self::Queue => RejectReason::Queue,
+            Self::Address => RejectReason::Address,
             Self::Draining => RejectReason::Draining,
         }
     }
@@ -71,22 +69,27 @@ impl Refusals {
 
     /// Answers a new connection, and reads what it sends for as long as it takes the answer: a socket that is closed with
     /// something unread takes the answer back.
-    pub(super) fn answer(&self, mut socket: TcpStream, refusal: Refusal, metrics: &Metrics) {
+    pub(super) fn turn_away(&self, mut socket: TcpStream, refusal: Refusal, metrics: &Metrics) {
         metrics.count_rejected(refusal.reason());
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
         tokio::spawn(async move {
-            let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
-                socket.write_all(text(refusal).as_bytes()).await?;
-                socket.shutdown().await?;
-                let mut unread = [0; UNREAD_BYTES];
-                while socket.read(&mut unread).await? > 0 {}
-                io::Result::Ok(())
-            });
-            if let Ok(Err(error)) = answered.await {
-                tracing::debug!(%error, "a refused connection did not take its answer");
-            }
+            answer(&mut socket, refusal).await;
             drop(slot);
         });
+    }
+}
+
+/// Answers a connection and takes what it sends for as long as that takes, within bounds.
+pub(crate) async fn answer(socket: &mut TcpStream, refusal: Refusal) {
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
+        socket.write_all(text(refusal).as_bytes()).await?;
+        socket.shutdown().await?;
+        let mut unread = [0; UNREAD_BYTES];
+        while socket.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    });
+    if let Ok(Err(error)) = answered.await {
+        tracing::debug!(%error, "a refused connection did not take its answer");
     }
 }
 
@@ -116,13 +119,14 @@ fn text(refusal: Refusal) -> String {
         Refusal::Queue => {
             (ErrorCode::TooManyConnections, "as many connections as may wait for this node do so")
         }
+        Refusal::Address => (ErrorCode::TooManyFromAddress, TOO_MANY_FROM_ADDRESS),
         Refusal::Draining => (ErrorCode::Unavailable, "this node is about to end"),
     };
-    let seconds = rand::rng().random_range(RETRY_AFTER);
-    let mut answer = Problem::new(code, detail).after(seconds).into_response();
-    let body = body_of(&mut answer);
-    let mut text = format!("HTTP/1.1 {}\r\n", answer.status());
-    for (name, value) in answer.headers() {
+    let (answer, body) = Problem::new(code, detail).after_a_while().into_response().into_parts();
+    let body = all_of(body);
+    let body = String::from_utf8_lossy(&body);
+    let mut text = format!("HTTP/1.1 {}\r\n", answer.status);
+    for (name, value) in &answer.headers {
         append(&mut text, format_args!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
     }
     append(
@@ -132,16 +136,9 @@ fn text(refusal: Refusal) -> String {
     text
 }
 
-/// The body of an answer that is all there.
-fn body_of(answer: &mut Answer) -> String {
-    let mut context = Context::from_waker(Waker::noop());
-    match Pin::new(answer.body_mut()).poll_frame(&mut context) {
-        Poll::Ready(Some(Ok(frame))) => {
-            let data = frame.into_data().unwrap_or_default();
-            String::from_utf8_lossy(&data).into_owned()
-        }
-        Poll::Ready(_) | Poll::Pending => String::new(),
-    }
+/// The answer to a request for a WebSocket whose client, whom only a proxy has named, has as many as it may.
+pub(crate) fn too_many_from_address() -> Problem {
+    Problem::new(ErrorCode::TooManyFromAddress, TOO_MANY_FROM_ADDRESS).after_a_while()
 }
 
 fn append(text: &mut String, what: fmt::Arguments<'_>) {
@@ -157,14 +154,15 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_answer() {
-        for (refusal, code) in [
-            (Refusal::Limit, "too_many_connections"),
-            (Refusal::Queue, "too_many_connections"),
-            (Refusal::Draining, "unavailable"),
+        for (refusal, code, status) in [
+            (Refusal::Limit, "too_many_connections", 503),
+            (Refusal::Queue, "too_many_connections", 503),
+            (Refusal::Address, "too_many_from_address", 429),
+            (Refusal::Draining, "unavailable", 503),
         ] {
             let answer = text(refusal);
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
             for line in [
                 "content-type: application/problem+json",
                 "connection: close",
@@ -173,7 +171,7 @@ mod tests {
                 assert!(head.lines().any(|other| other == line), "{line} in {head}");
             }
             let document: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!((&document["code"], &document["status"]), (&code.into(), &503.into()));
+            assert_eq!((&document["code"], &document["status"]), (&code.into(), &status.into()));
         }
     }
 

@@ -208,7 +208,7 @@ impl State {
             return Err(error);
         }
         let serial = self.sessions.insert(connection, socket, self.second);
-        self.places.keep(place);
+        self.places.keep(connection.index(), place);
         tracing::debug!(worker = self.worker, session = serial, client = %opening.client, "a WebSocket connection is open");
         self.counters.opened += 1;
         self.shield(connection, |state| state.welcome(connection, early, opening));
@@ -390,6 +390,7 @@ impl State {
             #[cfg(feature = "testing")]
             Input::Text(_) | Input::Binary(_) if self.echo(connection, input) => {}
             Input::Text(text) => self.command(connection, text),
+            Input::Binary(_) if !self.admit_command(connection, None) => {}
             Input::Binary(_) => {
                 self.counters.commands_bad += 1;
                 let message = "commands are JSON in text frames; this frame is binary";
@@ -445,7 +446,17 @@ impl State {
                 return; // It may not have any more what it would ask for.
             }
         }
-        match Command::decode(text) {
+        let decoded = Command::decode(text);
+        let id = match &decoded {
+            Ok((id, _)) => id.as_ref(),
+            Err(error) => error.id.as_ref(),
+        };
+        // What may be published has a rate of its own, that of the key.
+        let is_publish = matches!(&decoded, Ok((_, Command::Publish(_))));
+        if !is_publish && !self.admit_command(connection, id) {
+            return;
+        }
+        match decoded {
             Ok((id, Command::Subscribe { items })) => {
                 let items = self.judge_items(connection, items);
                 self.fanout.subscribe(connection, id, items, &mut self.sessions);
@@ -479,6 +490,10 @@ impl State {
     fn publish(&mut self, connection: ConnectionId, id: Option<Id>, command: PublishCommand<'_>) {
         let admitted = self.admit_publish(connection, &command.topic, command.data.len());
         if let Err((code, message)) = admitted {
+            let is_counted = code != ErrorCode::RateLimited;
+            if is_counted && !self.admit_command(connection, id.as_ref()) {
+                return;
+            }
             return self.reply_error(connection, id.as_ref(), code, &message);
         }
         let Some(session) = self.sessions.get(connection) else { return };
@@ -587,7 +602,7 @@ impl State {
             reason,
             "a WebSocket connection has ended"
         );
-        self.places.give_back();
+        self.places.give_back(connection.index());
         // Last: whatever happens in it, the numbers are right.
         self.fanout.detach(connection);
     }

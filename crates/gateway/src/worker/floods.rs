@@ -1,4 +1,4 @@
-//! Bounds on what a client sends that is no command: pings and pongs, and messages that do not come to an end.
+//! Bounds on how much a client sends: commands, pings and pongs, and messages that do not come to an end.
 //!
 //! An idle connection has nothing here. What is counted is counted for a second and forgotten with it; who is in the
 //! middle of a message is looked at once a second. Beyond a bound the connection is closed with a code that says so.
@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tickcast_hub::ConnectionId;
-use tickcast_protocol::{CloseCode, Opcode, limits::COMMAND_OVERHEAD_BYTES_MAX};
+use tickcast_protocol::{CloseCode, ErrorCode, Id, Opcode, limits::COMMAND_OVERHEAD_BYTES_MAX};
 
 use super::core::State;
 use super::session::{Phase, Session};
@@ -15,6 +15,10 @@ use crate::transport::websocket::reader::{Bounds, FRAGMENTS_MAX, Reader, Violati
 
 /// Pings and pongs that one connection may send in one second. Clients that measure their way to the node send a few.
 const CONTROLS_PER_SECOND_MAX: u32 = 100;
+
+/// Seconds whose share of `limits.commands_per_second` may come at once. As many may be refused in one second: who goes on
+/// beyond that does not listen to the answers.
+const COMMANDS_BURST_SECONDS: u32 = 4;
 
 /// Pongs that may wait for a full socket. Who pings on and takes no answer wants something else than an answer.
 const PONGS_WAITING_MAX: u8 = 16;
@@ -31,10 +35,21 @@ const UNFINISHED_BYTES_SPARED: usize = 4 * 1024;
 pub(super) struct Floods {
     /// Pings and pongs of this second.
     controls: HashMap<ConnectionId, u32>,
+    /// Commands of those who had sent one lately.
+    commands: HashMap<ConnectionId, Commands>,
     /// Who was in the middle of a frame or a message at its last read.
     unfinished: HashSet<ConnectionId>,
     /// Memory that is held for them.
     held_bytes: usize,
+}
+
+/// Commands of one connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Commands {
+    /// Taken, less what the seconds since have given back.
+    taken: u32,
+    /// Refused in this second.
+    refused: u32,
 }
 
 impl Floods {
@@ -49,6 +64,17 @@ impl Floods {
     pub(super) fn forget(&mut self, connection: ConnectionId, session: &mut Session) {
         drop(self.take(session));
         self.controls.remove(&connection);
+        self.commands.remove(&connection);
+    }
+
+    /// A second is over.
+    fn refill_commands(&mut self, rate: u32) {
+        self.commands.retain(|_, commands| {
+            commands.taken = commands.taken.saturating_sub(rate);
+            commands.refused = 0;
+            commands.taken > 0 && rate > 0
+        });
+        self.commands.shrink_to_fit();
     }
 
     pub(super) const fn held_bytes(&self) -> usize {
@@ -140,6 +166,35 @@ impl State {
         is_admitted
     }
 
+    /// Counts a command; false, and answered, if it was one too many.
+    pub(super) fn admit_command(&mut self, connection: ConnectionId, id: Option<&Id>) -> bool {
+        let rate = self.commands_per_second();
+        if rate == 0 {
+            return true;
+        }
+        let burst = rate.saturating_mul(COMMANDS_BURST_SECONDS);
+        let commands = self.floods.commands.entry(connection).or_default();
+        if commands.taken < burst {
+            commands.taken += 1;
+            return true;
+        }
+        commands.refused += 1;
+        let is_deaf = commands.refused > burst;
+        self.counters.commands_refused += 1;
+        if is_deaf {
+            self.end_flood(connection, "too many commands, and no heed of the answers");
+        } else {
+            let message =
+                format!("this connection may send {rate} commands per second; try again in 1 s");
+            self.reply_error(connection, id, ErrorCode::RateLimited, &message);
+        }
+        false
+    }
+
+    fn commands_per_second(&self) -> u32 {
+        u32::try_from(self.node.config().limits.commands_per_second).unwrap_or(u32::MAX)
+    }
+
     fn end_flood(&mut self, connection: ConnectionId, reason: &'static str) {
         self.end_violation(connection, Violation { code: CloseCode::POLICY, reason });
     }
@@ -148,6 +203,8 @@ impl State {
     pub(super) fn look_at_floods(&mut self) {
         // Made anew, so that one second's crowd does not hold memory for ever.
         self.floods.controls = HashMap::new();
+        let rate = self.commands_per_second();
+        self.floods.refill_commands(rate);
         let timeout = self.node.config().websocket.message_timeout.as_secs();
         let mut unfinished = std::mem::take(&mut self.floods.unfinished);
         unfinished.retain(|connection| {

@@ -168,6 +168,16 @@ fn mistakes(samples: &mut Samples) {
     samples.ask(200, (node.address, HEALTH), "GET /healthz", (&[], ""));
     samples.ask(404, (admin, "/nothing"), "GET /nothing", (&[], ""));
     other_methods(samples, &node);
+    rules_of_http(samples, node.address);
+}
+
+/// What is refused on every route before it is looked at.
+fn rules_of_http(samples: &mut Samples, node: SocketAddr) {
+    let long = "x".repeat(8 * 1024);
+    for (path, request) in OPERATIONS {
+        samples.ask(414, (node, path), &format!("{request}?{long}"), (&[], ""));
+        samples.ask(400, (node, path), request, (&["Host: another"], ""));
+    }
 }
 
 fn publications(samples: &mut Samples, node: SocketAddr) {
@@ -327,6 +337,14 @@ fn full(samples: &mut Samples) {
         let code = samples.ask(503, (node.address, path), request, (&[], ""));
         assert_eq!(code, "too_many_connections");
     }
+
+    let node = Program::serve(&[("limits.connections_per_address", "1")]);
+    let held = connect(node.address);
+    for (path, request) in OPERATIONS {
+        let code = samples.ask(429, (node.address, path), request, (&[], ""));
+        assert_eq!(code, "too_many_from_address");
+    }
+    drop(held);
 }
 
 /// A node whose Redis hangs, and then is gone.

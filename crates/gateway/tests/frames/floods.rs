@@ -90,7 +90,9 @@ fn under(program: &Program, flood: impl FnOnce() + Send) -> Damage {
 
 /// All on one worker: what one connection does there, the others would feel.
 fn node(settings: &[(&str, &str)]) -> Program {
-    Program::serve(&[&[("server.workers", "1")], settings].concat())
+    // The client that is watched asks as often as it can.
+    let usual = [("server.workers", "1"), ("limits.commands_per_second", "0")];
+    Program::serve(&[&usual, settings].concat())
 }
 
 const MIB: u64 = 1024 * 1024;

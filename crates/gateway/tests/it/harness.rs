@@ -22,7 +22,7 @@ pub(crate) use socket::{Socket, Update};
 use crate::exposition;
 
 /// Long enough for a busy machine; a test that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often something that has no event of its own is looked at.
 const GLANCE: Duration = Duration::from_millis(10);

@@ -34,6 +34,7 @@ mod redis;
 mod harness;
 
 mod access;
+mod addresses;
 mod admission;
 mod broker;
 mod configuration;
@@ -41,6 +42,7 @@ mod doctor;
 mod drain;
 mod encrypted;
 mod faults;
+mod flapping;
 mod http;
 mod metrics;
 mod operator;

@@ -11,7 +11,7 @@ use crate::program::Program;
 const REJECTED: &str = r#"tickcast_connections_rejected_total{reason="proxy"}"#;
 
 /// The header of the PROXY protocol for a client of IPv4.
-fn tcp4(address: [u8; 4]) -> Vec<u8> {
+pub(crate) fn tcp4(address: [u8; 4]) -> Vec<u8> {
     let rest = [&address[..], &[127, 0, 0, 1], &[0x30, 0x39], &[0, 80]].concat();
     header(0x21, 0x11, &rest)
 }

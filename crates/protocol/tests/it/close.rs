@@ -38,7 +38,7 @@ fn about(code: CloseCode) -> &'static str {
         CloseCode::PROTOCOL_ERROR => "A frame of yours breaks RFC 6455.",
         CloseCode::INVALID_TEXT => "A text of yours is not UTF-8.",
         CloseCode::POLICY => {
-            "You sent one message in more than 64 fragments or for longer than 30 seconds, more than 100 pings and pongs in a second, pings without taking the pongs, or five wrong keys."
+            "You sent far more commands than a connection may although they were refused, one message in more than 64 fragments or for longer than 30 seconds, more than 100 pings and pongs in a second, pings without taking the pongs, or five wrong keys."
         }
         CloseCode::TOO_BIG => "A message of yours is larger than a command can be.",
         CloseCode::RESTART => "The node stops, or the connection is old; a `goaway` came before.",

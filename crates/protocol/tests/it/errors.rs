@@ -112,7 +112,7 @@ pub(crate) const ERRORS: &[Described] = &[
     of(
         ErrorCode::RateLimited,
         Place::Reply,
-        "Your key has published as much as it may for now. The message says when to go on.",
+        "Your key has published as much as it may for now, or your connection has sent as many commands. The message says when to go on.",
         "the key has used up its rate; try again in 2 s",
     ),
     of(
@@ -161,11 +161,25 @@ pub(crate) const ERRORS: &[Described] = &[
     of(ErrorCode::NotFound, Place::Http, HTTP, "there is no such route"),
     of(ErrorCode::MethodNotAllowed, Place::Http, HTTP, "this route has other methods"),
     of(ErrorCode::RequestTimeout, Place::Http, HTTP, "the body did not arrive in time"),
+    of(ErrorCode::BadRequest, Place::Http, HTTP, "exactly one `Host` is needed"),
+    of(ErrorCode::UriTooLong, Place::Http, HTTP, "the path with its query has 9000 bytes"),
+    of(
+        ErrorCode::UnsupportedMediaType,
+        Place::Http,
+        HTTP,
+        "`Content-Encoding` must be `identity` or left out: send the body uncompressed",
+    ),
     of(
         ErrorCode::TooManyConnections,
         Place::Http,
         HTTP,
         "this node has as many connections as it may",
+    ),
+    of(
+        ErrorCode::TooManyFromAddress,
+        Place::Http,
+        HTTP,
+        "your address has as many connections as it may",
     ),
     of(ErrorCode::BadOrigin, Place::Http, HTTP, "pages of this origin may not connect here"),
     of(ErrorCode::BadHandshake, Place::Http, HTTP, "`Connection: Upgrade` is missing"),
@@ -196,7 +210,11 @@ const fn is_last(code: ErrorCode) -> bool {
         | ErrorCode::NotFound
         | ErrorCode::MethodNotAllowed
         | ErrorCode::RequestTimeout
+        | ErrorCode::BadRequest
+        | ErrorCode::UriTooLong
+        | ErrorCode::UnsupportedMediaType
         | ErrorCode::TooManyConnections
+        | ErrorCode::TooManyFromAddress
         | ErrorCode::BadOrigin => false,
         ErrorCode::BadHandshake => true,
     }

@@ -167,9 +167,15 @@ impl Model {
     }
 
     /// The topic, created if need be and possible.
-    fn topic(&mut self, topic: usize, topics_max: usize, now: Instant) -> Option<&mut ModelTopic> {
+    fn topic(
+        &mut self,
+        topic: usize,
+        (topics_max, unpublished_max): (usize, usize),
+        now: Instant,
+    ) -> Option<&mut ModelTopic> {
         if !self.topics.contains_key(&topic) {
-            if self.topics.len() >= topics_max {
+            let unpublished = self.topics.values().filter(|one| one.publications.is_empty());
+            if self.topics.len() >= topics_max || unpublished.count() >= unpublished_max {
                 return None;
             }
             self.epochs_begun += 1;
@@ -196,8 +202,9 @@ impl Model {
             return Err(PublishError::Full("idempotency_keys_max"));
         }
         let bytes = self.bytes();
-        let found =
-            self.topic(topic, limits.topics_max, now).ok_or(PublishError::Full("topics_max"))?;
+        let found = self
+            .topic(topic, (limits.topics_max, usize::MAX), now)
+            .ok_or(PublishError::Full("topics_max"))?;
         let room = limits.bytes_max - (bytes - found.bytes());
         let offset = found.publications.len() + 1;
         let cost = cost_of(TOPICS[topic], &"7".repeat(size), offset as u64);
@@ -251,7 +258,8 @@ fn step(bench: &Bench, model: &mut Model, limits: &MemoryLimits, step: &Step) {
         Step::Read { topic, create, history } => {
             let request = ReadRequest { create, history };
             let answer = ready(bench.broker.read(&super::topic(TOPICS[topic]), request));
-            let room = if create { limits.topics_max } else { 0 };
+            let room =
+                if create { (limits.topics_max, (limits.topics_max / 2).max(1)) } else { (0, 0) };
             compare_read(model, answer, (topic, request), room, now);
         }
         Step::Subscribe(topic) => {
@@ -276,10 +284,10 @@ fn compare_read(
     model: &mut Model,
     answer: Result<Option<TopicState>, ReadError>,
     (topic, request): (usize, ReadRequest),
-    topics_max: usize,
+    room: (usize, usize),
     now: Instant,
 ) {
-    let Some(expected) = model.topic(topic, topics_max, now) else {
+    let Some(expected) = model.topic(topic, room, now) else {
         match answer {
             Ok(None) => assert!(!request.create),
             Err(ReadError::Full(_)) => assert!(request.create),

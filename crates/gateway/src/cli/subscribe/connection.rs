@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn advice_for_the_beginning_is_not_given_again() {
         let url: GatewayUrl = "http://127.0.0.1:1".parse().unwrap();
-        let source = std::io::ErrorKind::ConnectionRefused.into();
+        let source = io::ErrorKind::ConnectionRefused.into();
         let error = OpenError::Client(ClientError::Unreachable { url, source });
         assert!(error.to_string().contains("; is a gateway running there?"), "{error}");
         assert_eq!(error.reason(), "cannot reach http://127.0.0.1:1: connection refused");

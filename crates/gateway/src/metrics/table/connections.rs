@@ -39,7 +39,7 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_closed_total",
-        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; protocol_error: a frame broke RFC 6455, or was too large; flood: too many fragments, pings or pongs, or a message without an end; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; max_age: did not go by itself when it was old; internal: serving it panicked.",
+        "Connections that ended. lost: by the network; slow_consumer: took nothing for the stall timeout; protocol_error: a frame broke RFC 6455, or was too large; flood: too many commands, fragments, pings or pongs, or a message without an end; unauthorized: five wrong keys; access_changed, key_revoked: after a reload; drain: the node stopped; max_age: did not go by itself when it was old; internal: serving it panicked.",
         &["transport", "reason"],
         |s, out| {
             for (reason, text) in CloseReason::TEXTS.iter().enumerate() {
@@ -68,13 +68,19 @@ pub(super) const CONNECTIONS: &[Row] = &[
     ),
     counter(
         "tickcast_connections_rejected_total",
-        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; draining: they waited when the node began to drain; proxy: they did not come through a trusted proxy with a header of the PROXY protocol, which is required. Requests for a WebSocket that were refused count too: origin: by access.origins; auth: their key is not known; bad_handshake: they broke another rule of the handshake, or of its query.",
+        "Connections that were turned away before they were served. limit: tickcast_connections_max was reached; queue: tickcast_connections_waiting_max was; address: its client's address had limits.connections_per_address; draining: they waited when the node began to drain; proxy: they did not come through a trusted proxy with a header of the PROXY protocol, which is required. Requests for a WebSocket that were refused count too: origin: by access.origins; auth: their key is not known; bad_handshake: they broke another rule of the handshake, or of its query.",
         &["reason"],
         |s, out| {
             for (reason, count) in s.events.rejected() {
                 out.value(&[reason], count);
             }
         },
+    ),
+    gauge(
+        "tickcast_client_addresses",
+        "Client addresses, for IPv6 networks of /64, whose open connections are counted for limits.connections_per_address. 0 without that bound.",
+        &[],
+        |s, out| out.value(&[], s.node.addresses as u64),
     ),
     gauge(
         "tickcast_connections_waiting",

@@ -46,4 +46,10 @@ pub(super) const SUBSCRIPTIONS: &[Row] = &[
         &[],
         |s, out| out.value(&[], s.sum(|worker| worker.commands_bad)),
     ),
+    counter(
+        "tickcast_commands_refused_total",
+        "Commands of clients that sent more than limits.commands_per_second; each was answered with the error rate_limited, until its connection was closed as a flood.",
+        &[],
+        |s, out| out.value(&[], s.sum(|worker| worker.commands_refused)),
+    ),
 ];

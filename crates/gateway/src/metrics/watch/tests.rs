@@ -22,12 +22,18 @@ use crate::metrics::table::{Row, SECTIONS as METRICS};
 const NOT_WATCHED: &[(&str, &str)] = &[
     ("tickcast_workers", "a constant of the node"),
     ("tickcast_topics", "a number without a good or a bad value"),
+    ("tickcast_client_addresses", "as many as clients come from; what is refused has a panel"),
     ("tickcast_subscriptions", "as many as the clients like"),
     (
         "tickcast_subscribe_requests_total",
         "what clients ask for; the refused ones have their answer",
     ),
     ("tickcast_commands_invalid_total", "mistakes of client programs, answered"),
+    ("tickcast_commands_refused_total", "clients that send too much, answered"),
+    ("tickcast_http_answers_cut_total", "slow clients, one by one"),
+    ("tickcast_http_held_bytes", "bounded; beyond it requests fail, and those have a panel"),
+    ("tickcast_http_held_max_bytes", "a bound that stands in the configuration"),
+    ("tickcast_http_held_refused_total", "they are among the failed requests, which have a panel"),
     ("tickcast_pings_total", "the round trips have a panel"),
     ("tickcast_broker_messages_undecodable_total", "a newer node: during an upgrade"),
     ("tickcast_broker_positions_compared_total", "goes on all the time"),

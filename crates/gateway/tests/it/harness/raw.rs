@@ -1,13 +1,13 @@
 //! A TCP connection that sends any bytes, and reads answers and frames by itself.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::within;
@@ -71,6 +71,18 @@ pub(crate) fn frame(is_final: bool, opcode: Opcode, payload: impl AsRef<[u8]>) -
 impl Raw {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = within("connection", TcpStream::connect(address)).await.expect("it listens");
+        Self::new(stream)
+    }
+
+    /// From another address of this machine.
+    pub(crate) async fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((own, 0).into()).expect("all of 127.0.0.0/8 is this machine");
+        let stream = within("connection", socket.connect(address)).await.expect("it listens");
+        Self::new(stream)
+    }
+
+    fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an open connection");
         let (reader, writer) = stream.into_split();
         Self { reader, writer: Some(writer), rest: Vec::new() }
@@ -89,6 +101,13 @@ impl Raw {
         let writer = self.writer.as_mut().expect("one writer at a time");
         let written = within("room in the socket", writer.write_all(bytes.as_ref())).await;
         written.expect("an open connection");
+    }
+
+    /// Writes a little, unless the connection has ended: false then, also where the node only says that it has.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let is_over = self.reader.try_read_buf(&mut self.rest).is_ok();
+        let writer = self.writer.as_mut().expect("one writer at a time");
+        !is_over && writer.write_all(bytes.as_ref()).await.is_ok()
     }
 
     /// Writes beside whatever the test does next. The connection is open as long as the writer in the answer is.

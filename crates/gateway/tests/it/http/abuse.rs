@@ -121,7 +121,7 @@ async fn a_body_may_come_in_chunks() {
 async fn a_compressed_body_is_not_unpacked() {
     let node = Node::start().await;
     let answer = node.post("/v1/topics/a", "Content-Encoding: gzip\r\n", "1").await;
-    assert_eq!((answer.status, answer.problem().as_str()), (415, "bad_option"));
+    assert_eq!((answer.status, answer.problem().as_str()), (415, "unsupported_media_type"));
     assert_eq!(answer.header("accept-encoding"), Some("identity"));
     assert_eq!(node.post("/v1/topics/a", "Content-Encoding: identity\r\n", "1").await.status, 200);
 }

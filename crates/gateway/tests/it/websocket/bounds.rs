@@ -1,4 +1,4 @@
-//! What a client may send beside commands, and how slowly: at each bound, below it and above it.
+//! How much a client may send, and how slowly: at each bound, below it and above it.
 
 use std::time::Duration;
 
@@ -118,6 +118,7 @@ async fn sixteen_pongs_may_wait_for_a_full_socket() {
 async fn who_does_not_end_a_message_is_closed_in_time() {
     let node = Node::with(|config| {
         config.server.workers = 1;
+        config.limits.commands_per_second = 0;
         config.websocket.message_timeout = Duration::from_secs(1);
     });
     let node = node.await;
@@ -161,6 +162,7 @@ async fn the_clock_of_a_message_stands_while_its_client_takes_no_replies() {
     const COMMANDS: usize = 20_000;
     let node = Node::with(|config| {
         config.server.workers = 1;
+        config.limits.commands_per_second = 0;
         config.websocket.message_timeout = Duration::from_secs(1);
         config.websocket.send_buffer_bytes = Size::new(16 * 1024);
     });
@@ -222,4 +224,133 @@ async fn unfinished_messages_hold_only_so_much_memory_together() {
     }
     node.until_metric(UNFINISHED, |bytes| bytes == 0.0).await;
     assert_eq!(node.metric(FLOODS).await, 1.0);
+}
+
+const REFUSED: &str = "tickcast_commands_refused_total";
+
+fn pings(ids: std::ops::Range<u64>) -> Vec<u8> {
+    ids.flat_map(|id| frame(true, Opcode::Text, format!(r#"{{"type":"ping","id":{id}}}"#)))
+        .collect()
+}
+
+async fn expect_pongs(raw: &mut Raw, ids: std::ops::Range<u64>) {
+    for id in ids {
+        assert_eq!(raw.value().await, json!({"type": "pong", "id": id}));
+    }
+}
+
+async fn expect_refused(raw: &mut Raw, id: u64) {
+    let reply = raw.value().await;
+    let expected = (&json!("error"), &json!(id), &json!("rate_limited"));
+    assert_eq!((&reply["type"], &reply["id"], &reply["code"]), expected, "{reply}");
+}
+
+#[tokio::test]
+async fn two_hundred_commands_at_once_are_carried_out_and_one_more_is_refused() {
+    let node = Node::start().await;
+    let mut raw = upgraded(&node).await;
+    raw.write(pings(0..200)).await;
+    expect_pongs(&mut raw, 0..200).await;
+    assert_eq!(node.metric(REFUSED).await, 0.0);
+
+    // Some that are no commands count too. What is refused is not done, and the connection goes on.
+    let mut raw = upgraded(&node).await;
+    raw.write(pings(0..198)).await;
+    raw.write(frame(true, Opcode::Text, "nonsense")).await;
+    raw.write(frame(true, Opcode::Text, r#"{"type":"publish","topic":"a","data":1}"#)).await;
+    raw.write(frame(true, Opcode::Text, r#"{"type":"subscribe","id":7,"topics":["a"]}"#)).await;
+    expect_pongs(&mut raw, 0..198).await;
+    assert_eq!(raw.value().await["code"], "bad_json");
+    assert_eq!(raw.value().await["code"], "forbidden");
+    expect_refused(&mut raw, 7).await;
+    node.until_metric(REFUSED, |refused| refused == 1.0).await;
+    assert_eq!(node.metric(r#"tickcast_subscriptions{transport="websocket"}"#).await, 0.0);
+    assert_eq!(node.metric(FLOODS).await, 0.0);
+    // Others are not concerned.
+    expect_served(&mut upgraded(&node).await).await;
+}
+
+#[tokio::test]
+async fn every_second_gives_its_share_back() {
+    const RATE: u64 = 10;
+    let node = Node::with(|config| {
+        config.server.workers = 1;
+        config.limits.commands_per_second = 10;
+    });
+    let node = node.await;
+    let mut raw = upgraded(&node).await;
+    raw.write(pings(0..4 * RATE)).await;
+    expect_pongs(&mut raw, 0..4 * RATE).await;
+    // Until a second of the node is over.
+    let mut refused = 0;
+    within("another second", async {
+        loop {
+            raw.write(pings(7..8)).await;
+            let reply = raw.value().await;
+            if reply["type"] == "pong" {
+                break;
+            }
+            assert_eq!(reply["code"], "rate_limited");
+            refused += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await; // Below the bound for who is refused.
+        }
+    })
+    .await;
+    // That was one of its ten; and if another second is over meanwhile, ten more.
+    raw.write(pings(0..3 * RATE)).await;
+    let mut taken = 1;
+    for _ in 0..3 * RATE {
+        taken += u64::from(raw.value().await["type"] == "pong");
+    }
+    assert!(taken == RATE || taken == 2 * RATE, "{taken} after {refused} were refused");
+    assert_eq!(node.metric(FLOODS).await, 0.0);
+}
+
+#[tokio::test]
+async fn who_does_not_heed_the_refusals_is_closed() {
+    let node = Node::start().await;
+    let mut raw = upgraded(&node).await;
+    raw.write(pings(0..1000)).await;
+    expect_pongs(&mut raw, 0..200).await;
+    let (mut taken, mut refused) = (200, 0);
+    let code = loop {
+        let frame = raw.frame().await.expect("a close frame before the end");
+        match frame.opcode {
+            opcode if opcode == Opcode::Close as u8 => {
+                break u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
+            }
+            _ if frame.payload.starts_with(br#"{"type":"pong"#) => taken += 1,
+            _ => refused += 1,
+        }
+    };
+    assert_eq!(code, 1008);
+    // At the edge of a second both begin anew.
+    assert!(taken <= 250 && (200..=400).contains(&refused), "{taken} and {refused}");
+    node.until_metric(FLOODS, |floods| floods == 1.0).await;
+}
+
+#[tokio::test]
+async fn publications_are_no_commands_and_without_a_rate_nothing_is_refused() {
+    let node = Node::with(|config| {
+        config.websocket.publish = true;
+        config.limits.commands_per_second = 1;
+    });
+    let node = node.await;
+    let mut raw = upgraded(&node).await;
+    for number in 1..=300 {
+        let command = format!(r#"{{"type":"publish","id":{number},"topic":"a","data":{number}}}"#);
+        raw.write(frame(true, Opcode::Text, command)).await;
+    }
+    for number in 1..=300 {
+        assert_eq!(raw.value().await["offset"], number);
+    }
+    raw.write(pings(0..5)).await;
+    expect_pongs(&mut raw, 0..4).await;
+    expect_refused(&mut raw, 4).await;
+
+    let node = Node::with(|config| config.limits.commands_per_second = 0).await;
+    let mut raw = upgraded(&node).await;
+    raw.write(pings(0..2000)).await;
+    expect_pongs(&mut raw, 0..2000).await;
+    assert_eq!(node.metric(REFUSED).await, 0.0);
 }

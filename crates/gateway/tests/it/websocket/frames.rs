@@ -234,9 +234,14 @@ async fn expect_all_replies(raw: &mut Raw, cut: usize) {
     assert!(place("control pong") < place("pong"), "cut at {cut}: {seen:?}");
 }
 
+/// A node that lets a connection command as often as it likes.
+async fn unhurried() -> Node {
+    Node::with(|config| config.limits.commands_per_second = 0).await
+}
+
 #[tokio::test]
 async fn a_thousand_commands_in_one_segment_have_a_thousand_answers() {
-    let node = Node::start().await;
+    let node = unhurried().await;
     let mut raw = upgraded(&node).await;
     let commands: Vec<u8> = (0..1000)
         .flat_map(|id| frame(true, Opcode::Text, format!(r#"{{"type":"ping","id":{id}}}"#)))
@@ -251,7 +256,7 @@ async fn a_thousand_commands_in_one_segment_have_a_thousand_answers() {
 #[tokio::test]
 async fn many_commands_at_once_are_answered_without_a_pause() {
     const COMMANDS: usize = 20_000;
-    let node = Node::start().await;
+    let node = unhurried().await;
     let mut raw = upgraded(&node).await;
     let started = std::time::Instant::now();
     let commands: Vec<u8> = (0..COMMANDS)
@@ -267,7 +272,7 @@ async fn many_commands_at_once_are_answered_without_a_pause() {
 #[tokio::test]
 async fn a_client_that_does_not_read_answers_is_not_read_either() {
     const COMMANDS: usize = 20_000;
-    let node = Node::start().await;
+    let node = unhurried().await;
     let mut raw = upgraded(&node).await;
     let id = |number: usize| format!("{number}-{}", "n".repeat(50));
     let commands: Vec<u8> = (0..COMMANDS)

@@ -28,7 +28,7 @@ pub(super) const PANELS: &[Panel] = &[
     lines(
         "Turned away, and waiting",
         PerSecond,
-        "Connections refused per second. limit: the node is full; queue: too many wait to be admitted; draining: the node leaves; proxy: no proxy that is trusted says whose they are; origin: `access.origins` does not list their page; auth: a wrong key; bad_handshake: another mistake of the client. gave up: the client hung up while it waited to be admitted.",
+        "Connections refused per second. limit: the node is full; queue: too many wait to be admitted; address: too many come from one address; draining: the node leaves; proxy: no proxy that is trusted says whose they are; origin: `access.origins` does not list their page; auth: a wrong key; bad_handshake: another mistake of the client. gave up: the client hung up while it waited to be admitted.",
         &[
             query(
                 "{{reason}}",
