@@ -11,6 +11,7 @@ mod budget;
 mod check;
 mod effective;
 mod environment;
+mod file;
 mod flags;
 mod list;
 mod live;

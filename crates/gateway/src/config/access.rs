@@ -14,9 +14,6 @@ use super::{Access, Config};
 /// Keys at once, inline and in the file together. One takes about 300 bytes.
 pub(super) const KEYS_MAX: usize = 10_000;
 
-/// Size of `access.keys_file`, in bytes: what so many keys need, twice over.
-pub(super) const KEYS_FILE_BYTES_MAX: u64 = 8 << 20;
-
 /// Longest name of a key, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 

@@ -1,13 +1,14 @@
 //! What the settings of Redis must be, beyond their kinds. Nothing here connects to it.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
 use tickcast_broker::redis::{AddressError, RedisUrl, TlsFiles};
 
 use super::check::Findings;
+use super::file;
 use super::report::{Origin, Problem};
 use super::setting::Setting as _;
 use super::source::Settings;
@@ -79,13 +80,7 @@ pub(super) fn read_url_file(redis: &mut RedisBroker, settings: &mut Settings) ->
 }
 
 fn read_url(path: &Path) -> io::Result<Secret> {
-    let mut text = String::new();
-    // One more than allowed, so that a longer file shows.
-    File::open(path)?.take(URL_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > URL_FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {URL_FILE_BYTES_MAX} bytes")));
-    }
-    match text.trim() {
+    match file::read(path, URL_FILE_BYTES_MAX)?.trim() {
         "" => Err(io::Error::other("it is empty")),
         url => Ok(Secret::new(url)),
     }

@@ -13,7 +13,7 @@ Sources, later ones win: the defaults below, the file given with `--config`, env
 An unknown key, a wrong type or a value out of bounds is an error: the node names all of them and does not start.
 [Check a configuration before a deploy](../how-to/check-a-configuration.md) shows how to see them earlier, the values in force with the source of each, a file with every setting, and a JSON Schema for editors.
 
-- **File**: TOML, one table per section.
+- **File**: TOML, one table per section, 8 MiB at most.
 - **Environment**: `TICKCAST__` and the key with two underscores between levels, such as `TICKCAST__SERVER__LISTEN=127.0.0.1:9000`.
   A variable with fewer underscores, such as `TICKCAST_SERVER_LISTEN`, is not read; a warning names the right one.
   Values are read as TOML where they are TOML, else as text; lists may also be written with commas.

@@ -4,14 +4,12 @@
 //! collected as problems on the way; what is left is known to fit the structs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::access::KEYS_FILE_BYTES_MAX;
+use super::file::{self, SETTINGS_BYTES_MAX};
 use super::flags::Flag;
 use super::list::{KEYS, LISTS, List, last_name};
 use super::place::Lines;
@@ -54,7 +52,7 @@ pub(super) struct Sources {
 impl Sources {
     /// Reads a TOML file. If it cannot be read or parsed, that is the only problem reported for it.
     pub(super) fn add_file(&mut self, path: &Path) {
-        match std::fs::read_to_string(path) {
+        match file::read(path, SETTINGS_BYTES_MAX) {
             Ok(text) => {
                 if let Some(leaves) = self.parse(path, &text) {
                     self.add_leaves(leaves);
@@ -102,7 +100,7 @@ impl Sources {
             Problem { value: Some(value.clone()), ..problem.from(&origin) }
         };
         let path = Path::new(path);
-        let text = match read_bounded(path) {
+        let text = match file::read(path, SETTINGS_BYTES_MAX) {
             Ok(text) => text,
             Err(error) => {
                 let fix = "name a file that this user may read, with [[access.key]] tables";
@@ -452,17 +450,6 @@ fn missing_keys(
         Problem::error(list.place(number, key), text, fix).from(place)
     };
     missing.map(problem).collect()
-}
-
-/// Reads a file of keys.
-fn read_bounded(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    // One more than allowed, so that a larger file shows.
-    File::open(path)?.take(KEYS_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > KEYS_FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {KEYS_FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
 }
 
 /// Sets `a.b.c`, making the tables on the way.

@@ -95,6 +95,6 @@ fn what_cannot_be_used_keeps_a_node_from_starting() {
     check(&[("URL", &bad)], 2, &["env TICKCAST__BROKER__REDIS__URL", "`port`"]);
     check(&[("URL_FILE", "/nowhere/url")], 2, &["url_file", "No such file"]);
     check(&[("URL", "rediss://localhost"), ("CA_FILE", "/nowhere/ca.pem")], 2, &["ca_file"]);
-    check(&[("URL", "rediss://localhost"), ("CA_FILE", pem)], 1, &["no certificate in", pem]);
+    check(&[("URL", "rediss://localhost"), ("CA_FILE", pem)], 2, &["no certificate in", pem]);
     check(&[("URL", "redis://localhost"), ("PREFIX", "a b")], 2, &["broker.redis.prefix"]);
 }
