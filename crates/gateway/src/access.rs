@@ -49,6 +49,12 @@ impl Access {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Who it was, by the keys as they are now: a body may take longer to come than its key lasts.
+    pub(crate) fn renew(&self, who: Option<Arc<Key>>) -> Result<Option<Arc<Key>>, Denied> {
+        let Some(key) = who else { return Ok(None) };
+        self.current().renew(&key).map(Some).ok_or(Denied::UnknownKey)
+    }
+
     /// The keys as they are now.
     pub(crate) fn current(&self) -> Guard<Arc<Policy>> {
         self.current.load()

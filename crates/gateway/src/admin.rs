@@ -5,6 +5,7 @@
 //! nor take more of them than there are.
 
 mod actions;
+mod crowd;
 mod door;
 mod health;
 mod spare;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,19 +27,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tickcast_protocol::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::crowd::{Asked, Crowd};
 use self::health::Purpose;
 use self::spare::Spare;
 use crate::api::json_body;
 use crate::api::problem::Problem;
 use crate::node::Node;
 use crate::server::Peer;
-
-/// Connections served at once: a few scrapers and probes need one each, for a moment. Beyond it the kernel's backlog
-/// holds new ones until one has ended.
-const CONNECTIONS_MAX: usize = 64;
 
 /// Time for a request's header to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,19 +59,22 @@ type Answer = Response<Full<Bytes>>;
 
 /// Serves the admin listener until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
-    // Connections that are still open at the end go with the set.
-    let mut connections = JoinSet::new();
+    let mut crowd = Crowd::default();
     let mut spare = Spare::new(&listener);
     loop {
+        let has_room = crowd.has_room();
         tokio::select! {
+            // Who has made room goes before the next one comes.
+            biased;
             () = stop.cancelled() => return,
-            Some(_ended) = connections.join_next() => spare.restore(&listener),
+            Some(()) = crowd.ended() => spare.restore(&listener),
             () = tokio::time::sleep(ACCEPT_PAUSE), if spare.is_used() => spare.restore(&listener),
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept(), if has_room => match accepted {
                 Ok((socket, peer)) => {
                     let peer = Peer::from(peer.ip());
                     let timeout = if spare.is_used() { SPARE_TIMEOUT } else { CONNECTION_TIMEOUT };
-                    connections.spawn(serve_connection(socket, peer, Arc::clone(&node), timeout));
+                    let node = Arc::clone(&node);
+                    crowd.enter(|asked| serve_connection(socket, peer, node, (timeout, asked)));
                 }
                 Err(error) if spare::is_lack_of_files(&error) => {
                     node.connections.note_lack_of_files();
@@ -91,8 +92,14 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
     }
 }
 
-async fn serve_connection(socket: TcpStream, peer: Peer, node: Arc<Node>, timeout: Duration) {
+async fn serve_connection(
+    socket: TcpStream,
+    peer: Peer,
+    node: Arc<Node>,
+    (timeout, asked): (Duration, Asked),
+) {
     let service = service_fn(|request: Request<Incoming>| {
+        asked.store(true, Relaxed);
         let node = Arc::clone(&node);
         async move { Ok::<_, Infallible>(answer(&node, peer, &request).await) }
     });

@@ -95,7 +95,8 @@ section! {
     listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), needs restart;
 
     /// Address of the admin listener: metrics and health, for everybody who reaches it, and the routes under `/admin/`.
-    /// On an address that is not loopback those need a key with the right `admin`.
+    /// On an address that is not loopback those need a key with the right `admin`. 64 connections are served at once;
+    /// for one more the oldest that has asked for nothing yet is closed, or, if all have, it waits.
     admin_listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)), needs restart;
 
     /// Worker threads. Each owns its connections; 0 means one per core.

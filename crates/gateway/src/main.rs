@@ -11,7 +11,8 @@ use clap::Parser;
 use tickcast::cli::{self, Cli, Command, USAGE};
 use tickcast::config::{Config, ConfigErrors, Inputs};
 use tickcast::demo::{Feed, Welcome, program};
-use tickcast::{logging, rlimit, server::Server, systemd};
+use tickcast::server::{Reloads, Server};
+use tickcast::{logging, rlimit, systemd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -165,17 +166,17 @@ async fn end(mut work: Pin<&mut Option<impl Future>>) {
 /// A drain that an operator asked for is none of the three: whoever stops the process after it, as a supervisor does
 /// whose hook drains the node first, means to begin what has begun already.
 async fn stop(server: Server, signals: &mut Signals, cause: Cause) -> ExitCode {
-    let haste = server.haste();
+    let (haste, reloads) = (server.haste(), server.reloads());
     let mut stopped = pin!(server.stop());
     let second = async {
         if cause == Cause::Operator {
-            let by = signals.stop().await;
+            let by = signals.stop(&reloads).await;
             tracing::info!(
                 by,
                 "the node drains already and goes on; a second signal ends the waiting"
             );
         }
-        signals.stop().await;
+        signals.stop(&reloads).await;
     };
     let well = tokio::select! {
         well = stopped.as_mut() => well,
@@ -184,7 +185,7 @@ async fn stop(server: Server, signals: &mut Signals, cause: Cause) -> ExitCode {
             haste.cancel();
             tokio::select! {
                 well = stopped => well,
-                _ = signals.stop() => false,
+                _ = signals.stop(&reloads) => false,
             }
         }
     };
@@ -241,12 +242,14 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one that means to stop, and names it. A node that stops does not read its configuration any
-    /// more.
-    async fn stop(&mut self) -> &'static str {
+    /// Waits for the next one that means to stop, and names it. Until then a node reads its configuration when it is told
+    /// to: a key that is taken away is to be gone from a node that drains, too.
+    async fn stop(&mut self, reloads: &Reloads) -> &'static str {
         loop {
-            if let Wish::Stop(signal) = self.next().await {
-                return signal;
+            match self.next().await {
+                Wish::Stop(signal) => return signal,
+                // In the background: the end does not wait for it.
+                Wish::Reload => drop(tokio::spawn(reloads.reload())),
             }
         }
     }

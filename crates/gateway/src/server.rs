@@ -31,7 +31,7 @@ pub(crate) use self::listen::BACKLOG;
 pub use self::listen::ListenError;
 pub(crate) use self::peer::Peer;
 pub(crate) use self::reload::Reloader;
-pub use self::reload::{ReloadError, Reloaded};
+pub use self::reload::{ReloadError, Reloaded, Reloads};
 use crate::access::Access;
 use crate::broker::{BrokerError, Lifetime};
 use crate::config::{Config, Inputs, Live};
@@ -184,8 +184,12 @@ impl Server {
     /// # Errors
     /// [`ReloadError`] says why the old configuration stays in force.
     pub fn reload(&self) -> impl Future<Output = Result<Reloaded, ReloadError>> + use<> {
-        let node = Arc::clone(&self.node);
-        async move { node.reload().await }
+        self.reloads().reload()
+    }
+
+    /// For reloads while [`Server::stop`] is under way.
+    pub fn reloads(&self) -> Reloads {
+        Reloads::of(&self.node)
     }
 
     /// Publishes a demo feed until the node stops, through the same door as every publisher.

@@ -58,6 +58,10 @@ use crate::transport::websocket::handshake;
 /// Accepted sockets that may wait for their worker. Beyond it the acceptor waits, and the kernel's backlog holds the rest.
 pub(crate) const ACCEPTED_MAX: usize = 1024;
 
+/// When the end of a node is hurried, a request that is there as a whole is answered within that: the broker has a second
+/// for a publication. Others are cut.
+const LAST_ANSWERS: Duration = Duration::from_millis(1100);
+
 /// How long a connection that has not asked for anything yet is kept when the node drains.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
@@ -231,6 +235,10 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
             tokio::select! {
                 result = connection => Some(result),
                 () = visitor.stuck.notified() => None,
+                () = out_of_patience(&context.node) => {
+                    context.node.life.tally().cut.fetch_add(1, Relaxed);
+                    return tracing::debug!(%peer, "a request that came too slowly for the end of the node is cut");
+                }
             }
         }
     };
@@ -242,6 +250,12 @@ async fn serve_requests(context: Rc<Context>, accepted: Accepted) {
             tracing::debug!(%peer, "a client that did not take its answer in time is cut");
         }
     }
+}
+
+/// Waits until a node whose end is hurried has given the requests under way the time to be answered.
+async fn out_of_patience(node: &Node) {
+    node.life.hurrying().cancelled().await;
+    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 /// Whose connection it is: its own peer, or the one that the proxy at its other end names. None if it does not say so

@@ -1,3 +1,4 @@
+use std::io;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -6,6 +7,7 @@ use tickcast_hub::{Hub, HubLimits, Inbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
+use super::crowd::CONNECTIONS_MAX;
 use super::*;
 use crate::access::Access;
 use crate::config::{Config, Live};
@@ -243,21 +245,54 @@ async fn head_has_the_length_but_no_body() {
     assert_eq!((status(&head), body.as_str()), (200, ""));
 }
 
-/// More connections than may be served come, and say nothing: the next one waits, and is served once some have gone.
+/// More connections than may be served come, and say nothing: the oldest make room, and whoever asks is answered.
 #[tokio::test]
-async fn silent_connections_do_not_grow_without_bound() {
+async fn silent_connections_make_room_for_who_asks() {
+    const MORE: usize = 40;
     let (node, _) = node();
     let admin = start(&node).await;
     let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
+    for _ in 0..CONNECTIONS_MAX + MORE {
         silent.push(TcpStream::connect(admin.address).await.unwrap());
     }
-    let mut asking = std::pin::pin!(admin.ask("GET /livez"));
-    let waited = tokio::time::timeout(Duration::from_millis(200), asking.as_mut()).await;
-    assert!(waited.is_err(), "served beyond the bound");
-    drop(silent);
-    let (head, _) = asking.await;
+    let begun = Instant::now();
+    let (head, _) = admin.ask("GET /livez").await;
     assert_eq!(status(&head), 200);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // One more went for the one that asked.
+    for socket in &mut silent[..=MORE] {
+        assert_eq!(socket.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+    for socket in &mut silent[MORE + 1..] {
+        let read = socket.try_read(&mut [0; 8]);
+        assert!(read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+    }
+}
+
+/// Those that wait for their answer are not sent away: the next one waits, and is served once one has gone.
+#[tokio::test]
+async fn connections_do_not_grow_without_bound() {
+    let mut crowd = Crowd::default();
+    let mut ends = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        assert!(crowd.has_room());
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        crowd.enter(|asked| async move {
+            asked.store(true, Relaxed);
+            drop(ended.await);
+        });
+        ends.push(end);
+    }
+    // Each of them asks when it has its first turn.
+    let full = async {
+        while crowd.has_room() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), full).await.unwrap();
+    drop(ends.pop());
+    crowd.ended().await.unwrap();
+    assert!(crowd.has_room());
 }
 
 #[tokio::test]

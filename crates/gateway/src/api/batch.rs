@@ -18,7 +18,7 @@ use tickcast_protocol::limits::{self, KEY_BYTES_MAX, TOPIC_BYTES_MAX};
 use tickcast_protocol::{ErrorCode, Topic};
 
 use super::problem::Problem;
-use super::publish::{admit, read_key};
+use super::publish::{admit, read_key, renew};
 use super::text::near;
 use super::upload::{Bound, Upload};
 use super::{Answer, append, append_place, expect_no_query, json};
@@ -51,6 +51,7 @@ where
     let bound = Bound { bytes: limits.batch_bytes.bytes(), code: ErrorCode::BatchTooLarge };
     let body = upload.read(&parts.headers, bound, config.http.body_timeout).await?;
 
+    let who = renew(node, asker, who)?;
     let Batch { items, fates } = {
         let policy = node.access.current();
         let judge = |topic: &Topic| {

@@ -1,6 +1,7 @@
 //! `POST /v1/topics/{topic}`: publish one payload. The body is the payload.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -40,15 +41,20 @@ where
     let who = access::of_request(node, client, &parts.headers)?;
     let topic = read_topic(raw_topic)?;
     expect_no_query(&parts.uri)?;
-    let allowed = node.access.current().may_publish(who.as_deref(), &topic);
     let asker = Asker::of_request(client, &parts.headers);
-    allowed.map_err(|denied| denied.noted(node, asker, who.as_deref(), Some(&topic)))?;
+    let judge = |who: Option<&Key>| {
+        let allowed = node.access.current().may_publish(who, &topic);
+        allowed.map_err(|denied| denied.noted(node, asker, who, Some(&topic)))
+    };
+    judge(who.as_deref())?;
     let key = read_key(&parts.headers)?.map(str::to_owned);
     let config = node.config();
     let limit = config.limits.payload_bytes.bytes();
     let bound = Bound { bytes: limit, code: ErrorCode::PayloadTooLarge };
     let body = upload.read(&parts.headers, bound, config.http.body_timeout).await?;
     let data = read_payload(&body)?;
+    let who = renew(node, asker, who)?;
+    judge(who.as_deref())?;
     admit(node, asker, who.as_deref(), 1)?;
 
     let results = node.publish(vec![Item { topic: topic.clone(), data, key }]).await;
@@ -63,6 +69,15 @@ where
         answer.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(answer)
+}
+
+/// Who publishes, by the keys as they are now that the body is there.
+pub(super) fn renew(
+    node: &Node,
+    asker: Asker,
+    who: Option<Arc<Key>>,
+) -> Result<Option<Arc<Key>>, Refusal> {
+    node.access.renew(who).map_err(|denied| denied.noted(node, asker, None, None))
 }
 
 /// Takes publications from the rate of a key.

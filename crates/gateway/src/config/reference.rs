@@ -17,7 +17,7 @@ An unknown key, a wrong type or a value out of bounds is an error: the node name
 - **Environment**: `TICKCAST__` and the key with two underscores between levels, such as `TICKCAST__SERVER__LISTEN=127.0.0.1:9000`.
   A variable with fewer underscores, such as `TICKCAST_SERVER_LISTEN`, is not read; a warning names the right one.
   Values are read as TOML where they are TOML, else as text; lists may also be written with commas.
-- **Reload**: SIGHUP, `systemctl reload` or `POST /admin/reload` make a running node read all of them again, the environment and the flags as they were at its start.
+- **Reload**: SIGHUP, `systemctl reload` or `POST /admin/reload` make a running node, also one that drains, read all of them again, the environment and the flags as they were at its start.
   What is wrong is logged and changes nothing. What is right counts at once, also for open connections, except where it says *needs a restart* below: such a setting keeps its value, and the log names it.
 - **Durations** are written as `\"250ms\"`, `\"25s\"`, `\"5m\"`, `\"1h\"`, `\"7d\"`; **sizes** as `\"64KiB\"`, `\"1MiB\"`, `\"2GiB\"` or a plain number of bytes.
 ";

@@ -89,6 +89,25 @@ impl Reloader {
     }
 }
 
+/// Reloads the configuration of a node for as long as that is there.
+#[derive(Debug, Clone)]
+pub struct Reloads(Arc<Node>);
+
+impl Reloads {
+    pub(super) fn of(node: &Arc<Node>) -> Self {
+        Self(Arc::clone(node))
+    }
+
+    /// As [`Server::reload`](super::Server::reload).
+    ///
+    /// # Errors
+    /// As that.
+    pub fn reload(&self) -> impl Future<Output = Result<Reloaded, ReloadError>> + use<> {
+        let node = Arc::clone(&self.0);
+        async move { node.reload().await }
+    }
+}
+
 impl Node {
     /// As [`Server::reload`](super::Server::reload).
     pub(crate) async fn reload(&self) -> Result<Reloaded, ReloadError> {
@@ -118,7 +137,11 @@ impl Node {
         }
         let config = Arc::new(config);
         self.live.replace(Arc::clone(&config));
+        let had_keys = self.access.current().has_keys();
         self.access.replace(&config);
+        if had_keys && config.access.keys.is_empty() {
+            tracing::warn!("there are no keys any more: whoever reaches this node may publish");
+        }
         self.connections.set_max(config.max_connections());
         let (needs_restart, changed) = changes.into_iter().partition(|change| change.needs_restart);
         Ok(Reloaded { changed, needs_restart })

@@ -69,6 +69,8 @@ async fn one_more_than_an_address_may_have_is_refused() {
     drop(other);
     until("nobody", || async { metric(&program, ADDRESSES).await == 0.0 }).await;
     let warning = "a connection was refused because its address has limits.connections_per_address";
+    // The log has its own way to us.
+    until("the warning", || async { program.log().contains(warning) }).await;
     assert_eq!(program.log().matches(warning).count(), 1, "{}", program.log());
 }
 

@@ -181,6 +181,31 @@ async fn a_third_signal_ends_the_program_at_once() {
     assert!(!program.log().contains("stopped"), "{}", program.log());
 }
 
+/// Those who have begun a request and do not end it have their time as long as there is any, and no more of it in a hurry.
+#[tokio::test]
+async fn the_second_signal_does_not_wait_for_requests_that_are_not_there() {
+    let mut program = Program::serve(&[
+        ("drain.timeout", "1h"),
+        ("http.body_timeout", "1m"),
+        ("http.header_timeout", "1m"),
+    ]);
+    let mut body = Raw::connect(program.address).await;
+    let head =
+        ["POST /v1/topics/a HTTP/1.1", "Host: x", "Content-Length: 2", "Expect: 100-continue"];
+    body.write_head(&head).await;
+    assert_eq!(body.head().await.status, 100);
+    let mut header = Raw::connect(program.address).await;
+    header.write("POST /v1/topics/a HTTP/1.1\r\nHost").await;
+    program.terminate();
+    until_refused(&program).await;
+    program.terminate();
+    let begun = Instant::now();
+    assert_eq!(program.wait().code(), Some(0), "{}", program.log());
+    assert!(begun.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", begun.elapsed());
+    expect_summary(&program, [2, 0, 0, 0, 2]);
+    assert!(body.end().await.is_empty() && header.end().await.is_empty());
+}
+
 #[tokio::test]
 async fn a_handshake_that_ends_after_the_beginning_is_told_to_go_at_once() {
     let mut program = Program::serve(&[]);

@@ -1,6 +1,8 @@
 //! Reading the configuration of a running node again.
 
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -23,12 +25,17 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn start(text: &str) -> Self {
+        Self::start_with(text, &[])
+    }
+
+    /// With settings of the environment, which come before those of the file.
+    pub(crate) fn start_with(text: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tickcast.toml");
         std::fs::write(&file, text).expect("a file");
         let path = file.to_str().expect("a plain path");
         let arguments = [&Program::ARGUMENTS[..], &["--config", path]].concat();
-        let program = Program::start(command(&arguments), &[]);
+        let program = Program::start(command(&arguments), settings);
         Self { _folder: folder, file, program, reloads: (0, 0) }
     }
 
@@ -294,24 +301,65 @@ async fn open_topics_keep_their_options_until_they_are_left() {
     assert_eq!(mode(&mut rig.connect().await, "a").await, "latest");
 }
 
-/// The file becomes a pipe into which nobody writes: whoever reads it waits. Answers when the node does, and the node goes
-/// on waiting for as long as the answer is kept.
-async fn hang_reload(rig: &Rig) -> std::fs::File {
-    std::fs::remove_file(&rig.file).expect("it is there");
-    let made = std::process::Command::new("mkfifo").arg(&rig.file).status().expect("mkfifo");
-    assert!(made.success());
+/// A program that has a lease on a file: whoever opens that waits until it is given back, as on a network share that does
+/// not answer. The kernel takes a lease away after 45 s.
+struct Lease {
+    program: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Lease {
+    fn take(file: &Path) -> Self {
+        // The kernel tells who has a lease that somebody waits.
+        const SCRIPT: &str = "
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, lambda *_: print('somebody waits', flush=True))
+file = open(sys.argv[1])
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+while True:
+    signal.pause()
+";
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", SCRIPT]).arg(file).stdout(Stdio::piped());
+        let mut program = python.spawn().expect("python3");
+        let said = BufReader::new(program.stdout.take().expect("a pipe"));
+        let mut lease = Self { program, said };
+        lease.expect_said("held");
+        lease
+    }
+
+    fn expect_said(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), expected);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        drop(self.program.kill());
+        drop(self.program.wait());
+    }
+}
+
+/// Whoever reads the file waits. Answers when the node does, and the node goes on waiting for as long as the answer is
+/// kept.
+async fn hang_reload(rig: &Rig) -> Lease {
+    let mut lease = Lease::take(&rig.file);
     rig.program.signal(Signal::HUP);
-    let file = rig.file.clone();
-    // It opens when it has a reader.
-    let opened = tokio::task::spawn_blocking(|| std::fs::OpenOptions::new().write(true).open(file));
-    within("a reader", opened).await.expect("no panic").expect("a pipe")
+    let waits = tokio::task::spawn_blocking(move || {
+        lease.expect_said("somebody waits");
+        lease
+    });
+    within("a reader", waits).await.expect("no panic")
 }
 
 #[tokio::test]
 async fn a_node_whose_reload_hangs_ends_when_it_is_told_to() {
     for by_signal in [true, false] {
         let mut rig = Rig::start("");
-        let _pipe = hang_reload(&rig).await;
+        let _lease = hang_reload(&rig).await;
         let begun = Instant::now();
         if by_signal {
             rig.program.terminate();
@@ -329,7 +377,7 @@ async fn a_node_whose_reload_hangs_ends_when_it_is_told_to() {
 #[tokio::test]
 async fn a_reload_that_hangs_fails_in_time_and_the_next_one_waits_for_its_end() {
     let mut rig = Rig::start("");
-    let pipe = hang_reload(&rig).await;
+    let lease = hang_reload(&rig).await;
     let failures = "tickcast_config_reloads_total{result=\"failure\"}";
     until("failure", || async { rig.metric(failures).await == 1.0 }).await;
     let hangs = "configuration not reloaded, the old one stays in force: reading the configuration takes longer than 5 s";
@@ -337,7 +385,7 @@ async fn a_reload_that_hangs_fails_in_time_and_the_next_one_waits_for_its_end() 
     assert_eq!(rig.metric("tickcast_config_last_reload_successful").await, 0.0);
     assert_eq!(rig.raw().await.post("/v1/topics/a", "", "1").await.status, 200);
 
-    // Whoever asks now is told in time, and no second thread is lost to the pipe.
+    // Whoever asks now is told in time, and no second thread is lost to the file.
     let threads = || {
         let folder = format!("/proc/{}/task", rig.program.pid().as_raw_nonzero());
         std::fs::read_dir(folder).expect("it runs").count()
@@ -349,8 +397,7 @@ async fn a_reload_that_hangs_fails_in_time_and_the_next_one_waits_for_its_end() 
     assert!(error.as_str().is_some_and(|text| text.contains("takes longer than 5 s")), "{error}");
     assert!(threads() <= before, "{before} and then {}", threads());
 
-    drop(pipe);
-    std::fs::remove_file(&rig.file).expect("it is there");
+    drop(lease);
     rig.reloads.1 = 2;
     rig.reload("[drain]\nrate = 7\n", true).await;
     rig.expect_said("INFO", "configuration reloaded; in force: drain.rate = 7").await;

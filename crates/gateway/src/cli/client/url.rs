@@ -27,14 +27,26 @@ pub enum GatewayUrlError {
     /// Something else.
     #[error("{0}:// is not supported; use http:// or https://")]
     Scheme(String),
+    /// What stands for the port is none.
+    #[error(
+        "`{0}` is no port; expected a number from 1 to 65535, for example http://127.0.0.1:8080"
+    )]
+    Port(String),
+    /// A part that a gateway's address does not have, and that would be lost.
+    #[error("{0} has no place in the address of a gateway; a key is given with --key")]
+    Part(&'static str),
 }
 
 impl FromStr for GatewayUrl {
     type Err = GatewayUrlError;
 
     fn from_str(text: &str) -> Result<Self, GatewayUrlError> {
-        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let is_encrypted = match scheme {
+        let (scheme, rest) = match text.split_once("://") {
+            Some(parts) => parts,
+            None if text.contains(":/") => return Err(GatewayUrlError::NotUrl),
+            None => ("http", text),
+        };
+        let is_encrypted = match scheme.to_ascii_lowercase().as_str() {
             "http" | "ws" => false,
             "https" | "wss" => true,
             _ => return Err(GatewayUrlError::Scheme(scheme.to_owned())),
@@ -42,13 +54,36 @@ impl FromStr for GatewayUrl {
         let uri: Uri =
             format!("http://{rest}").parse().map_err(|_error| GatewayUrlError::NotUrl)?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or(GatewayUrlError::NotUrl)?;
-        if uri.query().is_some() {
-            return Err(GatewayUrlError::NotUrl);
+        let lost = [
+            (uri.query().is_some(), "a query"),
+            (rest.contains('#'), "a fragment"),
+            (rest.split('/').next().is_some_and(|authority| authority.contains('@')), "a user"),
+        ];
+        if let Some((_, part)) = lost.into_iter().find(|(is_there, _)| *is_there) {
+            return Err(GatewayUrlError::Part(part));
         }
         let base = uri.path().trim_end_matches('/').to_owned();
-        let port = uri.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
+        let port = match port_of(&uri, host) {
+            None => {
+                if is_encrypted {
+                    443
+                } else {
+                    80
+                }
+            }
+            // A wrong one must not become another: whoever listens there would be sent the key.
+            Some(port) => match port.parse() {
+                Ok(number @ 1..) => number,
+                _ => return Err(GatewayUrlError::Port(port.to_owned())),
+            },
+        };
         Ok(Self { is_encrypted, host: host.to_owned(), port, base })
     }
+}
+
+/// What stands where the port belongs.
+fn port_of<'a>(uri: &'a Uri, host: &str) -> Option<&'a str> {
+    uri.authority()?.as_str().strip_prefix(host)?.strip_prefix(':')
 }
 
 impl fmt::Display for GatewayUrl {
@@ -102,7 +137,17 @@ mod tests {
         check("https://example.com", Ok("https://example.com:443"));
         check("wss://example.com:8443/a", Ok("https://example.com:8443/a"));
         check("ftp://example.com", Err(GatewayUrlError::Scheme("ftp".to_owned())));
-        for bad in ["", "http://", "http://a b", "http://a?x=1", "https://"] {
+        check("HTTPS://example.com", Ok("https://example.com:443"));
+        for port in ["184800", "65536", "99999", "80a", "-1", "0", ""] {
+            for host in ["http://127.0.0.1", "wss://[::1]", "example.com"] {
+                let text = format!("{host}:{port}");
+                check(&text, Err(GatewayUrlError::Port(port.to_owned())));
+            }
+        }
+        check("http://a?x=1", Err(GatewayUrlError::Part("a query")));
+        check("http://a/b#c", Err(GatewayUrlError::Part("a fragment")));
+        check("http://user:secret@a", Err(GatewayUrlError::Part("a user")));
+        for bad in ["", "http://", "http://a b", "https://", "http:/127.0.0.1:80"] {
             check(bad, Err(GatewayUrlError::NotUrl));
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{FEED, SLOW, VIEW, bearer};
-use crate::harness::Socket;
+use crate::harness::{Socket, until};
 use crate::reload::Rig;
 use tickcast::config::KeyHash;
 
@@ -50,6 +50,58 @@ async fn publish(rig: &Rig, topic: &str) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
+/// A node that ends takes a key away when it is told to, as any other: it may go on serving for minutes.
+#[tokio::test]
+async fn a_key_can_be_taken_away_from_a_node_that_leaves() {
+    let view = viewer("view", VIEW, "'c.*'");
+    let slowly = [("drain.delay", "10m"), ("drain.timeout", "1h")];
+    let mut rig = Rig::start_with(&(feed() + &view), &slowly);
+    publish(&rig, "a").await;
+    rig.program.terminate();
+    until("leaving", || async { rig.program.log().contains("stopping") }).await;
+    publish(&rig, "a").await;
+    rig.reload(&view, true).await;
+    let answer = rig.raw().await.post("/v1/topics/a", &bearer(FEED), "1").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthorized"));
+}
+
+/// The key is judged when the request comes, and again when its body is there.
+#[tokio::test]
+async fn a_key_that_is_taken_away_while_a_body_comes_publishes_nothing() {
+    let view = viewer("view", VIEW, "'c.*'");
+    let mut rig = Rig::start(&(feed() + &view));
+    let mut waiting = Vec::new();
+    let batch = r#"{"publications":[{"topic":"a","data":1}]}"#;
+    for (target, body) in [("/v1/topics/a", "12"), ("/v1/publish", batch)] {
+        let mut raw = rig.raw().await;
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            bearer(FEED),
+            body.len()
+        );
+        raw.write(head).await;
+        assert_eq!(raw.head().await.status, 100, "the key was good");
+        waiting.push((raw, body));
+    }
+    rig.reload(&view, true).await;
+    for (raw, body) in &mut waiting {
+        raw.write(*body).await;
+        let answer = raw.answer().await;
+        assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthorized"));
+    }
+    assert_eq!(rig.raw().await.get("/v1/topics/a", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_node_without_keys_any_more_says_so() {
+    const WARNING: &str = "there are no keys any more";
+    let mut rig = Rig::start(&feed());
+    rig.reload(&(feed() + &viewer("view", VIEW, "'c.*'")), true).await;
+    assert!(!rig.program.log().contains(WARNING));
+    rig.reload("", true).await;
+    until(WARNING, || async { rig.program.log().contains(WARNING) }).await;
+}
+
 #[tokio::test]
 async fn a_key_that_is_taken_away_ends_its_connections_and_no_other() {
     let all = [feed(), viewer("view", VIEW, "'c.*'"), viewer("guest", GUEST, "'c.*'")].concat();
@@ -72,7 +124,7 @@ async fn a_key_that_is_taken_away_ends_its_connections_and_no_other() {
     assert_eq!(rig.raw().await.get("/v1/topics/c.a", &bearer(VIEW)).await.status, 401);
     let closed =
         "tickcast_connections_closed_total{transport=\"websocket\",reason=\"key_revoked\"}";
-    crate::harness::until("count", || async { rig.metric(closed).await == 3.0 }).await;
+    until("count", || async { rig.metric(closed).await == 3.0 }).await;
 }
 
 /// A connection that has the answer to its handshake, and is a worker's only after the next reload.
@@ -117,7 +169,7 @@ async fn a_key_that_is_taken_away_during_a_handshake_ends_its_connection() {
     assert_eq!(narrowed.update().await.topic, "c.a");
     let closed =
         "tickcast_connections_closed_total{transport=\"websocket\",reason=\"key_revoked\"}";
-    crate::harness::until("count", || async { rig.metric(closed).await == 2.0 }).await;
+    until("count", || async { rig.metric(closed).await == 2.0 }).await;
 }
 
 #[tokio::test]
