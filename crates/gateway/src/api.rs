@@ -6,6 +6,7 @@
 //! answers are written by hand into one buffer, with the payload copied in as it came.
 
 pub(crate) mod held;
+pub(crate) mod host;
 pub(crate) mod problem;
 pub(crate) mod upload;
 

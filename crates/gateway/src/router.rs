@@ -8,15 +8,15 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
-use hyper::http::uri::Authority;
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode};
 use tickcast_protocol::ErrorCode;
 
 use crate::access;
 use crate::api::cors::Grant;
 use crate::api::held::Held;
+use crate::api::host::{NO_HOST, has_host};
 use crate::api::problem::Problem;
 use crate::api::upload::Upload;
 use crate::api::websocket::Foreign;
@@ -169,25 +169,10 @@ fn check<B>(node: &Node, request: &Request<B>, is_handshake: bool) -> Result<(),
             format!("the path with its query has {length} bytes; at most {most} are taken");
         return Err(Problem::new(ErrorCode::UriTooLong, detail));
     }
-    if is_handshake { Ok(()) } else { check_host(request.version(), request.headers()) }
-}
-
-/// Exactly one `Host`, and one that can be: RFC 9112, section 3.2. Requests of HTTP/1.0, such as the health checks of some
-/// load balancers, may do without.
-fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
-    let mut hosts = headers.get_all(HOST).into_iter();
-    let is_good = match (hosts.next(), hosts.next()) {
-        (None, _) => version < Version::HTTP_11,
-        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
-        (Some(_), Some(_)) => false,
-    };
-    let bad = || {
-        Problem::new(
-            ErrorCode::BadRequest,
-            "exactly one `Host` is needed, and a name or address in it",
-        )
-    };
-    if is_good { Ok(()) } else { Err(bad()) }
+    if is_handshake || has_host(request.version(), request.headers()) {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::BadRequest, NO_HOST))
 }
 
 /// Hands a WebSocket over to the worker, with the subscriptions of its URL.

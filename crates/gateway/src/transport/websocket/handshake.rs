@@ -3,13 +3,14 @@
 use fastwebsockets::upgrade;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Version};
 use tickcast_protocol::ErrorCode;
 
+use crate::api::host::{NO_HOST, has_host};
 use crate::api::problem::Problem;
 
 /// The client protocol; also what a client that names none gets.
@@ -50,8 +51,8 @@ fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), P
     if !has_token(headers, &CONNECTION, "upgrade") {
         return Err(bad("`Connection: Upgrade` is missing"));
     }
-    if single(headers, &HOST).is_none() {
-        return Err(bad("exactly one `Host` is needed"));
+    if !has_host(version, headers) {
+        return Err(bad(NO_HOST));
     }
     match single(headers, &SEC_WEBSOCKET_VERSION) {
         Some("13") => {}

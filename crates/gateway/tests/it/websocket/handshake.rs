@@ -86,6 +86,11 @@ async fn a_bad_handshake_is_refused_with_a_reason() {
         ("Upgrade", &["Upgrade: h2c"]),
         ("Connection", &["Connection: keep-alive"]),
         ("Host", &[]),
+        ("Host", &["Host: a", "Host: a"]),
+        ("Host", &["Host: a b"]),
+        ("Host", &["Host: a/b"]),
+        ("Host", &["Host: [::1"]),
+        ("Host", &["Host: <x>"]),
         ("GET", &["GET /v1/ws HTTP/1.0"]),
     ] {
         let answer = changed(&node, name, lines).await;
