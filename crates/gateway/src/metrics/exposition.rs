@@ -28,15 +28,7 @@ impl Series {
     /// As [`Series::value`], for what is no whole number.
     pub(super) fn number(&mut self, labels: &[&str], value: f64) {
         let mut metric = self.metric(labels);
-        if self.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
+        set_value(&mut metric, self.kind, value);
         self.metrics.push(metric);
     }
 
@@ -112,4 +104,17 @@ pub(super) fn text(snapshot: &Snapshot<'_>) -> Result<String, prometheus::Error>
         families.filter(|family| !family.get_metric().is_empty()).collect();
     families.extend(process::families());
     TextEncoder::new().encode_to_string(&families)
+}
+
+/// Gives a counter or a gauge its value.
+pub(super) fn set_value(metric: &mut Metric, kind: MetricType, value: f64) {
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
 }

@@ -4,10 +4,12 @@
 
 use std::fs;
 
-use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Metric, MetricFamily, MetricType};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
+
+use super::exposition::set_value;
 
 /// All metrics of the process, also those that this system does not tell: they are 0.
 pub(super) fn families() -> Vec<MetricFamily> {
@@ -43,15 +45,7 @@ fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
 
 fn family(name: &str, kind: MetricType, help: &str, value: f64) -> MetricFamily {
     let mut metric = Metric::default();
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    }
+    set_value(&mut metric, kind, value);
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{CONTINUATION, Client, PING, PONG, TEXT, declared, frame};
 use crate::program::Program;
+use crate::resident::resident;
 use crate::turn;
 
 /// How soon another client is answered.
@@ -22,15 +23,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Questions that are asked at least.
 const QUESTIONS_MIN: usize = 20;
-
-/// Resident memory of the program, in bytes.
-fn resident(program: &Program) -> u64 {
-    let path = format!("/proc/{}/status", program.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(path).expect("it is running");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of it");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib * 1024
-}
 
 /// What a flood did to the others.
 struct Damage {
@@ -61,7 +53,7 @@ impl Damage {
 fn under(program: &Program, flood: impl FnOnce() + Send) -> Damage {
     let mut other = Client::open(program.address);
     other.ask();
-    let before = resident(program);
+    let before = resident(program.pid());
     let (mut answers, mut most) = (Vec::new(), before);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -80,7 +72,7 @@ fn under(program: &Program, flood: impl FnOnce() + Send) -> Damage {
             let asked = Instant::now();
             other.ask();
             answers.push(asked.elapsed());
-            most = most.max(resident(program));
+            most = most.max(resident(program.pid()));
             thread::park_timeout(PAUSE);
         }
     });

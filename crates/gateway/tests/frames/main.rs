@@ -15,6 +15,8 @@ mod process;
 #[path = "../support/program.rs"]
 #[expect(dead_code, reason = "made for programs that end by themselves")]
 mod program;
+#[path = "../support/resident.rs"]
+mod resident;
 
 mod autobahn;
 mod client;

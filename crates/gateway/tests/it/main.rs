@@ -30,6 +30,8 @@ mod queries;
 #[expect(dead_code, reason = "made for servers that end and come back")]
 #[path = "../support/redis.rs"]
 mod redis;
+#[path = "../support/resident.rs"]
+mod resident;
 
 mod harness;
 

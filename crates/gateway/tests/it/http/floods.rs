@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::exposition;
 use crate::harness::{PATIENCE, Raw};
 use crate::program::Program;
+use crate::resident::resident;
 
 /// How soon others are answered.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
@@ -19,15 +20,6 @@ const KIB: u64 = 1024;
 const TIME: &str = "2s";
 
 const HTTP: &str = r#"tickcast_connections{transport="http"}"#;
-
-/// Resident memory of the program, in bytes.
-fn resident(program: &Program) -> u64 {
-    let path = format!("/proc/{}/status", program.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(path).expect("it is running");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of it");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kib * 1024
-}
 
 /// A node under a flood, and a client of it that wants no more than answers.
 struct Scene {
@@ -46,7 +38,7 @@ impl Scene {
         let program = Program::serve(&[&usual, settings].concat());
         let mut other = Raw::connect(program.address).await;
         assert_eq!(other.get("/healthz", "").await.status, 200);
-        let before = resident(&program);
+        let before = resident(program.pid());
         Self { program, other, before, most: before, answers: Vec::new() }
     }
 
@@ -55,7 +47,7 @@ impl Scene {
         let asked = Instant::now();
         assert_eq!(self.other.post("/v1/topics/other", "", "1").await.status, 200);
         self.answers.push(asked.elapsed());
-        self.most = self.most.max(resident(&self.program));
+        self.most = self.most.max(resident(self.program.pid()));
     }
 
     async fn metric(&self, series: &str) -> f64 {
